@@ -1,0 +1,145 @@
+# Everything that is done with this repository. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+TARGET  := x86_64-unknown-linux-gnu
+RELEASE := target/$(TARGET)/release
+BIN     := $(RELEASE)/ringmaster
+SOCKET  := /var/run/docker.sock
+COMPOSE_FILE := deploy/docker-compose.yml
+MANIFEST ?= manifests/replicas.yaml
+
+# An engine that answers, the docker CLI to build images with, and one of the two composes; else processes.
+ENGINE  := $(shell [ -S $(SOCKET) ] && curl -sf --max-time 5 --unix-socket $(SOCKET) http://localhost/_ping 2>/dev/null)
+COMPOSE := $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; elif command -v docker-compose >/dev/null; then echo docker-compose; fi)
+MODE    ?= $(if $(and $(ENGINE),$(COMPOSE),$(shell command -v docker)),docker,process)
+
+# Where the process runtime's daemon keeps its state and its log.
+LOCAL := .ringmaster
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' Makefile
+
+## --- use it ---------------------------------------------------------------------------------------------
+
+.PHONY: up up-docker up-process build images monitoring
+up: build ## Build and start everything, apply the manifest, wait until all replicas are ready
+	@$(MAKE) up-$(MODE)
+	@$(BIN) apply -f $(MANIFEST)
+	@echo
+	@echo "  data plane   http://127.0.0.1:5000/home"
+	@echo "  admin API    http://127.0.0.1:5001/"
+	@echo "  metrics      http://127.0.0.1:5001/metrics"
+	@echo
+	@echo "Three things to try:"
+	@echo "  curl localhost:5000/home                                     # a replica answers"
+	@echo "  edit $(MANIFEST) to 5 replicas, then: make apply"
+	@echo "  $(BIN) kill web-1 && $(BIN) get replicas"
+
+up-docker: images
+	@echo "starting with Docker ($(COMPOSE))"
+	@$(COMPOSE) -p ringmaster -f $(COMPOSE_FILE) up -d --remove-orphans
+	@$(MAKE) wait-for-daemon
+	@$(MAKE) monitoring
+
+# Images that no registry has: where they cannot be pulled in a minute, everything else works without.
+monitoring:
+	@if timeout 60 $(COMPOSE) -p ringmaster -f $(COMPOSE_FILE) --profile monitoring pull -q >/dev/null 2>&1; then \
+		$(COMPOSE) -p ringmaster -f $(COMPOSE_FILE) --profile monitoring up -d; \
+		echo "  Prometheus   http://127.0.0.1:9090/"; echo "  Grafana      http://127.0.0.1:3000/"; \
+	else echo "Prometheus and Grafana are left out: their images cannot be pulled here"; fi
+
+up-process:
+	@echo "no Docker engine with compose here: starting with the process runtime"
+	@mkdir -p $(LOCAL)
+	@$(MAKE) stop-process
+	@nohup setsid $(BIN) serve --runtime process --state-dir $(LOCAL)/state --allow-faults >>$(LOCAL)/daemon.log 2>&1 </dev/null & echo $$! >$(LOCAL)/daemon.pid
+	@$(MAKE) wait-for-daemon || { tail -5 $(LOCAL)/daemon.log; exit 1; }
+
+.PHONY: wait-for-daemon stop-process
+wait-for-daemon:
+	@for i in {1..150}; do curl -sf --max-time 2 http://127.0.0.1:5001/healthz >/dev/null && exit 0; sleep 0.1; done; \
+		echo "the daemon does not answer on 127.0.0.1:5001: see make logs"; exit 1
+
+stop-process:
+	@if [ -f $(LOCAL)/daemon.pid ] && grep -qs ringmaster /proc/$$(cat $(LOCAL)/daemon.pid)/comm; then \
+		pid=$$(cat $(LOCAL)/daemon.pid); kill $$pid; while [ -d /proc/$$pid ]; do sleep 0.05; done; fi
+	@rm -f $(LOCAL)/daemon.pid
+
+build:
+	@cargo build --release --locked -p ringmaster -p ringmaster-replica
+
+# FROM scratch, out of the static binaries: no registry is needed. The same binary gives the same image.
+images: build ## Build the images ringmaster/ringmaster:dev and ringmaster/replica:dev
+	@for name in ringmaster replica; do \
+		context=target/images/$$name; mkdir -p $$context; \
+		binary=$$([ $$name = replica ] && echo ringmaster-replica || echo ringmaster); \
+		install -p -m 0755 $(RELEASE)/$$binary $$context/$$binary; \
+		echo "building ringmaster/$$name:dev"; \
+		docker build -q -t ringmaster/$$name:dev -f deploy/$$name.Dockerfile $$context 2>&1 | grep -v -i -e deprecated -e buildx -e '^$$' -e BuildKit; \
+	done
+
+.PHONY: apply down logs ps clean
+apply: ## Apply manifests/replicas.yaml (MANIFEST=… for another) and wait until it is so
+	@$(BIN) apply -f $(MANIFEST)
+
+down: ## Remove the replicas, the daemon and its state
+	@if curl -sf --max-time 2 http://127.0.0.1:5001/healthz >/dev/null; then $(BIN) delete --all; fi
+	@if [ $(MODE) = docker ]; then \
+		$(COMPOSE) -p ringmaster -f $(COMPOSE_FILE) --profile monitoring down -v --remove-orphans; \
+		docker network ls -q --filter name=^net1$$ --filter label=io.ringmaster.owner=ringmaster | xargs -r docker network rm; \
+	fi
+	@$(MAKE) stop-process
+	@rm -rf $(LOCAL)
+
+logs: ## Show the daemon's log
+	@if [ -f $(LOCAL)/daemon.log ]; then tail -n 100 $(LOCAL)/daemon.log; \
+		else $(COMPOSE) -p ringmaster -f $(COMPOSE_FILE) logs --tail=100; fi
+
+ps: ## List the replicas
+	@$(BIN) get replicas -o wide
+
+clean: ## Remove what was built
+	@cargo clean
+	@rm -rf $(LOCAL)
+
+## --- work on it -----------------------------------------------------------------------------------------
+
+.PHONY: check test deps
+check: ## Format, lints, documentation
+	@cargo fmt --all --check
+	@cargo clippy --release --locked --workspace --all-targets --all-features -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --quiet
+
+# Tests run with the release profile: a clean clone compiles the dependencies once, for `make up` too.
+test: deps ## Run every test; those against a real engine are skipped, and say so, where none answers
+	@cargo build --release --locked -p ringmaster-replica
+	@RINGMASTER_REQUIRE_ENGINE=$(if $(ENGINE),1,) cargo test --release --locked --workspace --all-features $(TESTS)
+
+deps: ## Look for what the tests use; install it with apt when root on Debian or Ubuntu, else name it
+	@if [ -S $(SOCKET) ] && curl -sf --max-time 5 --unix-socket $(SOCKET) http://localhost/_ping >/dev/null; then \
+		echo "deps: a Docker engine answers on $(SOCKET)"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v dockerd >/dev/null; then \
+		echo "deps: installing docker.io and docker-compose"; \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y docker.io docker-compose; \
+		service docker start || true; \
+	else \
+		echo "deps: no Docker engine answers on $(SOCKET): install docker.io and docker-compose, or start dockerd."; \
+		echo "deps: the engine tests (docker conformance, end to end on docker) are skipped"; \
+	fi
+
+.PHONY: sim bench soak a1 a2 a3 a4 report
+bench: ## Print the figures: start, scale, failover, idle cost, on the real engine
+	@cargo build --release --locked -p ringmaster-replica
+	@RINGMASTER_REQUIRE_ENGINE=1 cargo test --release --locked -p ringmaster --test e2e figures -- --nocapture --test-threads=1
+
+soak: ## The long runs: the failover figure with 50 kills
+	@cargo build --release --locked -p ringmaster-replica
+	@RINGMASTER_REQUIRE_ENGINE=1 RINGMASTER_KILLS=50 cargo test --release --locked -p ringmaster --test e2e figures::failover -- --nocapture --test-threads=1
+
+sim a1 a2 a3 a4 report:
+	@echo "make $@ comes with a later version: see CHANGELOG.md"; exit 1

@@ -1,0 +1,108 @@
+//! The admin API: REST under `/api/v1`, changes as they happen by SSE, health and metrics.
+//!
+//! It edits the desired state and reads what is; it never touches a replica itself (logs and faults go to the
+//! loop as commands). On loopback it asks for no token but checks `Host` and `Origin`, so that no web page can
+//! drive it (DNS rebinding, cross-site requests); off loopback it needs a token.
+
+mod error;
+mod guard;
+mod handlers;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{get, post};
+use ringmaster_core::api::DaemonInfo;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::reconcile::{Board, Command};
+use crate::store::Store;
+use crate::timeline::Timeline;
+
+/// A manifest of 1 MiB, escaped as JSON.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// What only the binary knows of the daemon.
+#[derive(Clone)]
+pub struct Daemon {
+    /// Version, runtime, listeners and what is allowed.
+    pub info: DaemonInfo,
+    /// Where the admin API listens: `Host` must name it.
+    pub listen: SocketAddr,
+    /// The token that requests must carry; none on loopback.
+    pub token: Option<String>,
+    /// Renders the metrics of both halves.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The token stays out of logs.
+        f.debug_struct("Daemon").field("info", &self.info).field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+/// What every handler shares.
+#[derive(Debug, Clone)]
+pub struct AdminState {
+    store: Arc<Store>,
+    timeline: Arc<Timeline>,
+    clock: Clock,
+    board: watch::Receiver<Arc<Board>>,
+    commands: mpsc::Sender<Command>,
+    daemon: Arc<Daemon>,
+}
+
+impl AdminState {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        timeline: Arc<Timeline>,
+        clock: Clock,
+        board: watch::Receiver<Arc<Board>>,
+        commands: mpsc::Sender<Command>,
+        daemon: Daemon,
+    ) -> AdminState {
+        AdminState { store, timeline, clock, board, commands, daemon: Arc::new(daemon) }
+    }
+}
+
+/// Serves the admin API until shut down.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(listener: TcpListener, state: AdminState, shutdown: CancellationToken) -> std::io::Result<()> {
+    let app = router(state, shutdown.clone());
+    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+fn router(state: AdminState, shutdown: CancellationToken) -> Router {
+    let api = Router::new()
+        .route("/overview", get(handlers::overview))
+        .route("/services", get(handlers::services))
+        .route("/services/{name}", get(handlers::service).delete(handlers::delete))
+        .route("/services/{name}/scale", post(handlers::scale))
+        .route("/apply", post(handlers::apply))
+        .route("/events", get(handlers::events))
+        .route("/watch", get(handlers::watch))
+        .route("/replicas/{name}/logs", get(handlers::logs))
+        .route("/replicas/{name}/fault", post(handlers::fault))
+        .route("/version", get(handlers::version));
+    Router::new()
+        .nest("/api/v1", api)
+        .route("/", get(handlers::index))
+        .route("/metrics", get(handlers::metrics))
+        .route("/healthz", get(handlers::healthz))
+        .route("/readyz", get(handlers::readyz))
+        .fallback(handlers::not_found)
+        .layer(axum::Extension(shutdown))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
+        .with_state(state)
+}

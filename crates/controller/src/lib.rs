@@ -1,0 +1,108 @@
+//! The controller: the store of the desired state, the loop that makes it so, and the admin API.
+//!
+//! Deliberately absent: the data plane (it is told by a `watch` channel of snapshots and answers by one of
+//! reports), and any particular runtime.
+
+pub mod admin;
+pub mod assignment;
+mod act;
+pub mod clock;
+mod probe;
+mod reconcile;
+pub mod state;
+pub mod store;
+pub mod timeline;
+pub mod watch_file;
+mod world;
+
+use std::sync::Arc;
+
+use ringmaster_core::snapshot::{Report, Snapshot};
+use ringmaster_runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use reconcile::Board;
+
+use clock::Clock;
+use reconcile::{Channels, Command, Reconciler};
+use store::Store;
+use timeline::Timeline;
+
+/// Commands that wait for the loop at most; more are refused by waiting.
+const COMMANDS_MAX: usize = 64;
+
+/// The seam towards the data plane: two `watch` channels of pure values.
+#[derive(Debug)]
+pub struct DataPlaneSeam {
+    /// What is published.
+    pub snapshots: watch::Sender<Arc<Snapshot>>,
+    /// What comes back.
+    pub reports: watch::Receiver<Report>,
+}
+
+/// A running controller.
+#[derive(Debug)]
+pub struct Controller {
+    store: Arc<Store>,
+    timeline: Arc<Timeline>,
+    clock: Clock,
+    board: watch::Receiver<Arc<Board>>,
+    commands: mpsc::Sender<Command>,
+    task: JoinHandle<()>,
+}
+
+impl Controller {
+    /// Starts the loop. It runs until `shutdown`, and leaves replicas as they are.
+    pub fn start(
+        runtime: Arc<dyn Runtime>,
+        store: Arc<Store>,
+        timeline: Arc<Timeline>,
+        clock: Clock,
+        seam: DataPlaneSeam,
+        shutdown: CancellationToken,
+    ) -> Controller {
+        let (board_sender, board) = watch::channel(Arc::new(Board::default()));
+        let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
+        let channels = Channels {
+            reports: seam.reports,
+            snapshots: seam.snapshots,
+            board: board_sender,
+            commands: command_receiver,
+        };
+        let reconciler = Reconciler::new(runtime, Arc::clone(&store), Arc::clone(&timeline), clock, channels);
+        let task = tokio::spawn(reconciler.run(shutdown));
+        Controller { store, timeline, clock, board, commands, task }
+    }
+
+    /// Follows what is.
+    pub fn board(&self) -> watch::Receiver<Arc<Board>> {
+        self.board.clone()
+    }
+
+    /// The assignment's API over this controller.
+    pub fn assignment(&self) -> assignment::Assignment {
+        assignment::Assignment::new(Arc::clone(&self.store), self.board.clone())
+    }
+
+    /// What the admin API needs of it.
+    pub fn admin_state(&self, daemon: admin::Daemon) -> admin::AdminState {
+        admin::AdminState::new(
+            Arc::clone(&self.store),
+            Arc::clone(&self.timeline),
+            self.clock,
+            self.board.clone(),
+            self.commands.clone(),
+            daemon,
+        )
+    }
+
+    /// Waits until the loop has ended. It ends by shutdown; anything else is a bug that ends the daemon.
+    ///
+    /// # Errors
+    /// If the loop has panicked.
+    pub async fn join(self) -> Result<(), tokio::task::JoinError> {
+        self.task.await
+    }
+}

@@ -1,0 +1,229 @@
+//! The loop: observe → plan → publish → act, one pass after every change of anything.
+//!
+//! Level-based: each pass recomputes everything from what is known, and events only wake it. One task owns all
+//! state; slow work (lists, images, creating, removing) runs in tasks of its own whose ends come back
+//! as values, so a slow service never holds up another.
+
+mod pass;
+mod tasks;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use ringmaster_core::desired::Desired;
+use ringmaster_core::snapshot::{Report, Snapshot};
+use ringmaster_core::status::ServiceStatus;
+use ringmaster_core::{Ordinal, ReplicaName, ServiceName, Timestamp};
+use ringmaster_runtime::{Runtime, Signal, Wake};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::probe::{HealthChange, Prober};
+use crate::store::Store;
+use crate::timeline::Timeline;
+use crate::world::World;
+use tasks::{Done, Listing, Resolution};
+
+/// Lists again at least this often: engine events get lost silently.
+const RESYNC_PERIOD: Duration = Duration::from_secs(10);
+/// Most replicas that are created at once.
+const CREATES_MAX: usize = 64;
+
+/// What is, published for the admin API.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Board {
+    /// The desired state that the statuses relate to.
+    pub desired: Arc<Desired>,
+    /// The status of every service.
+    pub statuses: BTreeMap<ServiceName, ServiceStatus>,
+    /// Why the engine cannot be reached, if so.
+    pub engine_error: Option<String>,
+    /// The generation of the published snapshot.
+    pub snapshot: ringmaster_core::Generation,
+}
+
+/// Something that only the loop may do, because it alone knows which object is which replica.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Fetch a replica's output.
+    Logs {
+        service: ServiceName,
+        ordinal: Ordinal,
+        previous: bool,
+        lines: usize,
+        reply: oneshot::Sender<Result<String, String>>,
+    },
+    /// Send a signal to a replica's process.
+    Fault { service: ServiceName, ordinal: Ordinal, signal: Signal, reply: oneshot::Sender<Result<String, String>> },
+}
+
+/// Everything that the loop owns.
+pub(crate) struct Reconciler {
+    runtime: Arc<dyn Runtime>,
+    store: Arc<Store>,
+    timeline: Arc<Timeline>,
+    clock: Clock,
+    desired: watch::Receiver<Arc<Desired>>,
+    reports: watch::Receiver<Report>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    board: watch::Sender<Arc<Board>>,
+    commands: mpsc::Receiver<Command>,
+    health: mpsc::UnboundedReceiver<HealthChange>,
+    events: BoxStream<'static, Wake>,
+    world: World,
+    prober: Prober,
+    tasks: JoinSet<Done>,
+    listing: Listing,
+    resolutions: BTreeMap<ServiceName, Resolution>,
+    /// How many replicas may be created at once: everything, until the engine refuses.
+    creates_max: usize,
+    /// Actions that failed in a row, for their backoff.
+    failures: BTreeMap<ReplicaName, u32>,
+    wake_at: Option<Timestamp>,
+}
+
+/// The loop's ends of the channels.
+pub(crate) struct Channels {
+    pub(crate) reports: watch::Receiver<Report>,
+    pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(crate) board: watch::Sender<Arc<Board>>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+}
+
+impl Reconciler {
+    pub(crate) fn new(
+        runtime: Arc<dyn Runtime>,
+        store: Arc<Store>,
+        timeline: Arc<Timeline>,
+        clock: Clock,
+        channels: Channels,
+    ) -> Reconciler {
+        let (health_changes, health) = mpsc::unbounded_channel();
+        Reconciler {
+            desired: store.subscribe(),
+            events: runtime.events(),
+            runtime,
+            store,
+            timeline,
+            clock,
+            reports: channels.reports,
+            snapshots: channels.snapshots,
+            board: channels.board,
+            commands: channels.commands,
+            health,
+            world: World::default(),
+            prober: Prober::new(clock, health_changes),
+            tasks: JoinSet::new(),
+            listing: Listing::wanted(),
+            resolutions: BTreeMap::new(),
+            creates_max: CREATES_MAX,
+            failures: BTreeMap::new(),
+            wake_at: None,
+        }
+    }
+
+    /// Runs until shut down. Replicas are left as they are: a restart adopts them.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            self.start_list();
+            self.start_resolutions();
+            self.pass();
+            let sleep = self.sleep();
+            // Every arm is cancel-safe: the channels and the JoinSet keep what was not taken, and the stream's
+            // next() loses nothing when dropped.
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                changed = self.desired.changed() => if changed.is_err() { break },
+                changed = self.reports.changed() => {
+                    if changed.is_err() { break }
+                    self.on_report();
+                }
+                Some(wake) = self.events.next() => self.on_wake(wake),
+                Some(change) = self.health.recv() => self.on_health(change),
+                Some(done) = self.tasks.join_next() => self.on_joined(done),
+                Some(command) = self.commands.recv() => self.on_command(command),
+                () = tokio::time::sleep(sleep) => {}
+            }
+            self.drain_ready();
+        }
+        // Actions under way end by themselves on the engine; whatever they did is found at the next start.
+        self.tasks.shutdown().await;
+    }
+
+    /// Takes whatever else is ready, so that a burst costs one pass.
+    fn drain_ready(&mut self) {
+        while let Ok(change) = self.health.try_recv() {
+            self.on_health(change);
+        }
+        while let Some(done) = self.tasks.try_join_next() {
+            self.on_joined(done);
+        }
+    }
+
+    fn on_joined(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done {
+            Ok(done) => self.on_done(done),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {}
+        }
+    }
+
+    fn on_report(&mut self) {
+        let report = self.reports.borrow_and_update().clone();
+        for (name, endpoint) in &report.endpoints {
+            if endpoint.ejected && !self.world.handshake.endpoint(name).ejected {
+                self.timeline.warning(
+                    Some(&name.service),
+                    &name.short(),
+                    "Ejected",
+                    "the data plane cannot reach it and has stopped choosing it",
+                );
+                // Live traffic noticed something first: look at once instead of waiting for a probe or an event.
+                self.prober.poke(name);
+                self.listing.want();
+            }
+        }
+        self.world.handshake.report(report, self.clock.now());
+    }
+
+    fn on_wake(&mut self, wake: Wake) {
+        match wake {
+            Wake::Changed => self.listing.want(),
+            Wake::Reconnected => {
+                if self.world.list_error().is_some() {
+                    self.timeline.normal(None, "engine", "EngineReachable", "it answers again: listing everything");
+                }
+                self.listing.want();
+            }
+            Wake::Disconnected(why) => self.engine_unreachable(why),
+        }
+    }
+
+    fn engine_unreachable(&mut self, why: String) {
+        let message = format!("{why}: replicas are left as they are and traffic goes on");
+        self.timeline.warning(None, "engine", "EngineUnreachable", message);
+        self.world.fail_list(why);
+        self.listing.want();
+    }
+
+    fn on_health(&mut self, change: HealthChange) {
+        self.world.set_health(change.name, change.health);
+    }
+
+    /// How long to sleep if nothing happens.
+    fn sleep(&self) -> Duration {
+        let timers = [
+            self.wake_at.map(|at| self.clock.until(at)),
+            self.world.retry_at().map(|at| self.clock.until(at)),
+            self.listing.due_in(),
+            self.resolutions.values().filter_map(Resolution::due_in).min(),
+        ];
+        // A millisecond more, so that the time that was waited for has surely come.
+        timers.into_iter().flatten().min().unwrap_or(RESYNC_PERIOD) + Duration::from_millis(1)
+    }
+}

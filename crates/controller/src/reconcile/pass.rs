@@ -1,0 +1,192 @@
+//! One pass: the planner's input, the plan, the snapshot that follows from it, and only then the actions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ringmaster_core::desired::Desired;
+use ringmaster_core::observed::{Observed, Pending};
+use ringmaster_core::plan::{Action, Plan, plan};
+use ringmaster_core::snapshot::{Snapshot, snapshot};
+use ringmaster_core::status::status;
+use ringmaster_core::{ReplicaName, Revision};
+use ringmaster_runtime::CreateRequest;
+
+use super::tasks::Done;
+use super::{Board, Reconciler};
+use crate::act;
+
+impl Reconciler {
+    /// Decides and publishes, then acts. Nothing is decided before the first list.
+    pub(super) fn pass(&mut self) {
+        let desired = Arc::clone(&self.desired.borrow_and_update());
+        if !self.world.is_known() {
+            return;
+        }
+        let started = std::time::Instant::now();
+        let now = self.clock.now();
+        let (observed, failures) = self.world.observe(&desired, now);
+        for (name, why) in failures {
+            self.timeline.warning(Some(&name.service), &name.short(), "Failed", format!("{name}: {why}"));
+        }
+        let plan = plan(&desired, &observed);
+        self.publish(&desired, &observed, &plan);
+        self.sync_probes(&desired);
+        self.publish_status(&desired, &observed, &plan);
+        self.note_orphans(&plan);
+        if !plan.finished.is_empty()
+            && let Err(error) = self.store.finish(&plan.finished)
+        {
+            self.timeline.warning(None, "state", "StateNotWritten", error.to_string());
+        }
+        self.wake_at = plan.wake_at;
+        for action in plan.actions {
+            self.start(action, &desired);
+        }
+        metrics::histogram!("ringmaster_reconcile_duration_seconds").record(started.elapsed());
+        metrics::counter!("ringmaster_reconcile_total").increment(1);
+    }
+
+    /// Publishes the snapshot if it routes differently from the one in force.
+    fn publish(&mut self, desired: &Desired, observed: &Observed, plan: &Plan) {
+        let current = Arc::clone(&self.snapshots.borrow());
+        let next = snapshot(desired, observed, plan, current.generation.next());
+        if next.routes_like(&current) && current.generation.0 > 0 {
+            return;
+        }
+        let names = |snapshot: &Snapshot| -> BTreeSet<ReplicaName> {
+            snapshot.endpoints().map(|endpoint| endpoint.replica.clone()).collect()
+        };
+        let (before, after) = (names(&current), names(&next));
+        self.world.handshake.publish(&next, observed.now);
+        self.snapshots.send_replace(Arc::new(next));
+        for name in after.difference(&before) {
+            let at = observed.replicas.iter().find(|r| r.name == *name).and_then(|r| r.address);
+            let at = at.map_or(String::new(), |address| format!(" at {address}"));
+            self.timeline.normal(Some(&name.service), &name.short(), "Ready", format!("{name} gets traffic{at}"));
+        }
+        for name in before.difference(&after) {
+            let why = match (plan.draining.get(name), observed.replicas.iter().find(|r| r.name == *name)) {
+                (Some(reason), _) => reason.to_string(),
+                (None, Some(replica)) if replica.is_live() => {
+                    replica.health.last_failure.clone().unwrap_or_else(|| "it is not ready".to_owned())
+                }
+                (None, Some(_)) => "it has ended".to_owned(),
+                (None, None) => "it is gone".to_owned(),
+            };
+            let message = format!("{name} gets no new requests: {why}");
+            self.timeline.normal(Some(&name.service), &name.short(), "Withdrawn", message);
+        }
+    }
+
+    fn sync_probes(&mut self, desired: &Desired) {
+        let wanted: BTreeMap<_, _> = self
+            .world
+            .running()
+            .filter_map(|replica| {
+                let service = desired.services.get(&replica.name.service)?;
+                Some((replica.name.clone(), (replica.address?, service.spec.probes.clone())))
+            })
+            .collect();
+        self.prober.sync(&wanted);
+    }
+
+    fn publish_status(&mut self, desired: &Arc<Desired>, observed: &Observed, plan: &Plan) {
+        let previous = Arc::clone(&self.board.borrow());
+        let statuses = status(desired, observed, plan, &previous.statuses);
+        for (name, service) in &statuses {
+            let labels = [("service", name.to_string())];
+            metrics::gauge!("ringmaster_service_replicas_desired", &labels).set(f64::from(service.replicas));
+            metrics::gauge!("ringmaster_service_replicas_ready", &labels).set(f64::from(service.ready));
+            let degraded = |status: Option<&ringmaster_core::status::ServiceStatus>| {
+                let condition = status?.condition(ringmaster_core::status::ConditionKind::Degraded)?;
+                condition.status.then(|| condition.clone())
+            };
+            match (degraded(previous.statuses.get(name)), degraded(Some(service))) {
+                (before, Some(now)) if before.as_ref().map(|b| &b.reason) != Some(&now.reason) => {
+                    self.timeline.warning(Some(name), "service", &now.reason, now.message);
+                }
+                (Some(before), None) => {
+                    let message = format!("no longer degraded ({})", before.reason);
+                    self.timeline.normal(Some(name), "service", "Recovered", message);
+                }
+                _ => {}
+            }
+        }
+        let board = Board {
+            desired: Arc::clone(desired),
+            statuses,
+            engine_error: observed.list_error.clone(),
+            snapshot: self.snapshots.borrow().generation,
+        };
+        self.board.send_if_modified(|current| {
+            let changed = **current != board;
+            if changed {
+                *current = Arc::new(board);
+            }
+            changed
+        });
+    }
+
+    fn note_orphans(&self, plan: &Plan) {
+        for name in &plan.orphans {
+            if self.board.borrow().desired.services.contains_key(&name.service) {
+                continue;
+            }
+            tracing::debug!(%name, "belongs to no service of this daemon: left alone");
+        }
+    }
+
+    fn start(&mut self, action: Action, desired: &Desired) {
+        let now = self.clock.now();
+        match action {
+            Action::Create { name, host, revision, reason } => {
+                if self.world.creating() >= self.creates_max {
+                    return;
+                }
+                let Some(service) = desired.services.get(&name.service) else { return };
+                let Some(content_id) = self.content_id(&name.service, &revision) else { return };
+                self.timeline.normal(
+                    Some(&name.service),
+                    &name.short(),
+                    "Creating",
+                    format!("{name} at revision {revision}: {reason}"),
+                );
+                self.world.history.record_attempt(&name);
+                self.world.begin_action(&name, Pending::Create, Some(revision.clone()), now);
+                let template = service.spec.template.clone();
+                let request = CreateRequest { name: name.clone(), host, template, content_id, revision: revision.clone() };
+                let runtime = Arc::clone(&self.runtime);
+                self.tasks.spawn(async move {
+                    let result = act::create(runtime, request).await;
+                    Done::Created { name, revision, result: Box::new(result) }
+                });
+            }
+            Action::Remove { id, name, grace, reason } => {
+                let what = if grace.is_some() { "stopping and removing" } else { "removing" };
+                let message = format!("{what} {name}: {reason}");
+                self.timeline.normal(Some(&name.service), &name.short(), "Removing", message);
+                self.world.begin_action(&name, Pending::Remove, None, now);
+                let runtime = Arc::clone(&self.runtime);
+                self.tasks.spawn(async move {
+                    let result = act::remove(runtime, id.clone(), name.clone(), grace).await;
+                    Done::Removed { name, id, result }
+                });
+            }
+            Action::Repair { id, name, reason } => {
+                let message = format!("{reason}: undoing that");
+                self.timeline.warning(Some(&name.service), &name.short(), "Repairing", message);
+                self.world.begin_action(&name, Pending::Repair, None, now);
+                let runtime = Arc::clone(&self.runtime);
+                self.tasks.spawn(async move {
+                    let result = runtime.repair(&id).await;
+                    Done::Repaired { name, result }
+                });
+            }
+        }
+    }
+
+    fn content_id(&self, service: &ringmaster_core::ServiceName, revision: &Revision) -> Option<String> {
+        let (resolved, content_id) = self.resolutions.get(service)?.resolved.clone()?;
+        (resolved == *revision).then_some(content_id)
+    }
+}

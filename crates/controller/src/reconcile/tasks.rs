@@ -1,0 +1,315 @@
+//! What runs beside the loop and comes back as values: lists, resolutions of images, actions, commands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringmaster_core::observed::{ReplicaState, RuntimeId, RuntimeReplica};
+use ringmaster_core::spec::{PullPolicy, Template};
+use ringmaster_core::{Ordinal, ReplicaName, Revision, ServiceName};
+use ringmaster_runtime::{ErrorKind, RuntimeError};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{CREATES_MAX, Command, RESYNC_PERIOD, Reconciler};
+
+/// Shortest pause between two lists.
+const LIST_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Backoff of what the engine refused.
+const RETRY_BASE: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Something that ran beside the loop has ended.
+pub(super) enum Done {
+    Listed { number: u64, took: Duration, result: Result<Vec<RuntimeReplica>, RuntimeError> },
+    Resolved { service: ServiceName, template: Box<Template>, result: Result<String, RuntimeError> },
+    Created { name: ReplicaName, revision: Revision, result: Box<Result<RuntimeReplica, RuntimeError>> },
+    Removed { name: ReplicaName, id: RuntimeId, result: Result<(), RuntimeError> },
+    Repaired { name: ReplicaName, result: Result<(), RuntimeError> },
+    Replied,
+}
+
+/// When to list next.
+#[derive(Debug)]
+pub(super) struct Listing {
+    wanted: bool,
+    running: bool,
+    not_before: Instant,
+    resync_at: Instant,
+}
+
+impl Listing {
+    /// A list is due at once.
+    pub(super) fn wanted() -> Listing {
+        let now = Instant::now();
+        Listing { wanted: true, running: false, not_before: now, resync_at: now }
+    }
+
+    /// Something changed: list soon.
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Time until the next list; none while one runs.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        let at = if self.wanted { self.not_before } else { self.resync_at };
+        (!self.running).then(|| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn ended(&mut self, took: Duration, good: bool) {
+        let now = Instant::now();
+        self.running = false;
+        // Lists take at most a quarter of the time, however slow the engine is or however much happens.
+        self.not_before = now + if good { (3 * took).clamp(LIST_PAUSE_MIN, RETRY_BASE) } else { RETRY_BASE };
+        self.resync_at = now + if good { RESYNC_PERIOD } else { RETRY_BASE };
+    }
+}
+
+/// What a service's template resolves to, and when to ask again.
+#[derive(Debug)]
+pub(super) struct Resolution {
+    template: Template,
+    running: bool,
+    failures: u32,
+    again_at: Option<Instant>,
+    /// The revision and the content that it stands for.
+    pub(super) resolved: Option<(Revision, String)>,
+}
+
+impl Resolution {
+    /// Time until it is asked again; none if never or while it runs.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        let at = self.again_at.filter(|_| !self.running)?;
+        Some(at.saturating_duration_since(Instant::now()))
+    }
+}
+
+impl Reconciler {
+    /// Starts a list if one is due.
+    pub(super) fn start_list(&mut self) {
+        if self.listing.due_in() != Some(Duration::ZERO) {
+            return;
+        }
+        self.listing.wanted = false;
+        self.listing.running = true;
+        let number = self.world.begin_list();
+        let runtime = Arc::clone(&self.runtime);
+        self.tasks.spawn(async move {
+            let started = Instant::now();
+            let result = runtime.list().await;
+            Done::Listed { number, took: started.elapsed(), result }
+        });
+    }
+
+    /// Resolves templates that are new, changed, or due: a tag may have been rebuilt.
+    pub(super) fn start_resolutions(&mut self) {
+        let desired = Arc::clone(&self.desired.borrow());
+        self.resolutions.retain(|name, _| desired.services.get(name).is_some_and(|service| !service.deleting));
+        for (name, service) in desired.services.iter().filter(|(_, service)| !service.deleting) {
+            let template = &service.spec.template;
+            let known = self.resolutions.get(name);
+            let changed = known.is_none_or(|known| known.template != *template);
+            if !changed && known.and_then(Resolution::due_in) != Some(Duration::ZERO) {
+                continue;
+            }
+            let fresh = || Resolution {
+                template: template.clone(),
+                running: true,
+                failures: 0,
+                again_at: None,
+                resolved: None,
+            };
+            if changed {
+                // Until it is known, whatever runs is good enough, and nothing new is created.
+                self.world.revisions.remove(name);
+                self.resolutions.insert(name.clone(), fresh());
+            } else if let Some(known) = self.resolutions.get_mut(name) {
+                known.running = true;
+            }
+            let (runtime, service, template) = (Arc::clone(&self.runtime), name.clone(), Box::new(template.clone()));
+            self.tasks.spawn(async move {
+                let result = runtime.resolve(&template).await;
+                Done::Resolved { service, template, result }
+            });
+        }
+    }
+
+    pub(super) fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Listed { number, took, result } => self.on_listed(number, took, result),
+            Done::Resolved { service, template, result } => self.on_resolved(service, &template, result),
+            Done::Created { name, revision, result } => self.on_created(&name, &revision, *result),
+            Done::Removed { name, id, result } => match result {
+                Ok(()) => {
+                    self.failures.remove(&name);
+                    self.world.removed(&name, &id);
+                    self.timeline.normal(Some(&name.service), &name.short(), "Removed", format!("{name} is gone"));
+                }
+                Err(error) => self.on_action_failed(&name, &error),
+            },
+            Done::Repaired { name, result } => match result {
+                Ok(()) => {
+                    self.failures.remove(&name);
+                    self.world.ended(&name);
+                    self.listing.want();
+                }
+                Err(error) => self.on_action_failed(&name, &error),
+            },
+            Done::Replied => {}
+        }
+    }
+
+    fn on_listed(&mut self, number: u64, took: Duration, result: Result<Vec<RuntimeReplica>, RuntimeError>) {
+        self.listing.ended(took, result.is_ok());
+        metrics::histogram!("ringmaster_runtime_list_duration_seconds").record(took);
+        match result {
+            Ok(list) => {
+                let now = self.clock.now();
+                for replica in self.world.end_list(number, list) {
+                    let why = format!("{} was removed by somebody", replica.name);
+                    if self.world.history.record_failure(&replica.name, &replica.revision, why.clone(), now) {
+                        let name = &replica.name;
+                        self.timeline.warning(Some(&name.service), &name.short(), "Vanished", why);
+                    }
+                }
+            }
+            Err(error) => self.engine_unreachable(error.to_string()),
+        }
+    }
+
+    fn on_resolved(&mut self, service: ServiceName, template: &Template, result: Result<String, RuntimeError>) {
+        let Some(known) = self.resolutions.get_mut(&service).filter(|known| known.template == *template) else {
+            return; // The template has changed meanwhile; its own resolution is under way.
+        };
+        known.running = false;
+        match result {
+            Ok(content_id) => {
+                let revision = revision_of(template, &content_id);
+                known.failures = 0;
+                // `always` means a pull for each new revision, not one every few seconds.
+                let again = template.pull_policy != PullPolicy::Always;
+                known.again_at = again.then(|| Instant::now() + RESYNC_PERIOD);
+                let before = known.resolved.replace((revision.clone(), content_id));
+                if before.is_some_and(|(before, _)| before != revision) {
+                    let message = format!("what the template runs has changed: revision {revision}");
+                    self.timeline.normal(Some(&service), "service", "Rebuilt", message);
+                }
+                self.world.revisions.insert(service, Ok(revision));
+            }
+            Err(error) => {
+                known.failures += 1;
+                known.again_at = Some(Instant::now() + retry_delay(known.failures));
+                // An engine that does not answer says nothing about the image.
+                if error.kind != ErrorKind::Unreachable || known.resolved.is_none() {
+                    known.resolved = None;
+                    self.world.revisions.insert(service, Err(error.to_string()));
+                }
+            }
+        }
+    }
+
+    fn on_created(&mut self, name: &ReplicaName, revision: &Revision, result: Result<RuntimeReplica, RuntimeError>) {
+        let outcome = if result.is_ok() { "success" } else { "error" };
+        metrics::counter!("ringmaster_replicas_created_total", "result" => outcome).increment(1);
+        match result {
+            Ok(replica) => {
+                self.creates_max = (self.creates_max * 2).min(CREATES_MAX);
+                let at = replica.address.map_or(String::new(), |address| format!(" at {address}"));
+                self.timeline.normal(Some(&name.service), &name.short(), "Started", format!("{name} runs{at}"));
+                self.world.created(replica);
+            }
+            Err(error) => {
+                self.world.ended(name);
+                self.listing.want();
+                self.timeline.warning(Some(&name.service), &name.short(), "CreateFailed", error.to_string());
+                match error.kind {
+                    // Its name is taken: if by ours, the list shows it; if not, the next attempt has another name.
+                    ErrorKind::Conflict => {}
+                    kind => {
+                        if matches!(kind, ErrorKind::Engine | ErrorKind::Unreachable) {
+                            self.creates_max = 1;
+                        }
+                        let now = self.clock.now();
+                        self.world.history.record_failure(name, revision, error.to_string(), now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_action_failed(&mut self, name: &ReplicaName, error: &RuntimeError) {
+        self.timeline.warning(Some(&name.service), &name.short(), "ActionFailed", error.to_string());
+        let failures = self.failures.entry(name.clone()).or_default();
+        *failures += 1;
+        let retry_at = self.clock.now().after(retry_delay(*failures));
+        self.world.failed(name, retry_at);
+        self.listing.want();
+    }
+
+    pub(super) fn on_command(&mut self, command: Command) {
+        let runtime = Arc::clone(&self.runtime);
+        match command {
+            Command::Logs { service, ordinal, previous, lines, reply } => {
+                let found = self.find(&service, ordinal, |state| matches!(state, ReplicaState::Exited(_)) == previous);
+                let found = found.or_else(|| if previous { None } else { self.find(&service, ordinal, |_| true) });
+                let missing = || {
+                    let which = if previous { "no ended replica" } else { "no replica" };
+                    format!("{service}-{ordinal}: there is {which} to show the output of")
+                };
+                let found = found.ok_or_else(missing);
+                self.tasks.spawn(async move {
+                    let answer = match found {
+                        Ok((_, id)) => runtime.logs(&id, lines).await.map_err(|error| error.to_string()),
+                        Err(missing) => Err(missing),
+                    };
+                    // Whoever asked may have left: that is no error of ours.
+                    drop(reply.send(answer));
+                    Done::Replied
+                });
+            }
+            Command::Fault { service, ordinal, signal, reply } => {
+                let found = self.find(&service, ordinal, |state| matches!(state, ReplicaState::Running));
+                let found = found.ok_or_else(|| format!("{service}-{ordinal}: no such replica runs"));
+                if let Ok((name, _)) = &found {
+                    let message = format!("{signal} sent to {name} as asked");
+                    self.timeline.warning(Some(&service), &name.short(), "FaultInjected", message);
+                }
+                self.tasks.spawn(async move {
+                    let answer = match found {
+                        Ok((name, id)) => match runtime.signal(&id, signal).await {
+                            Ok(()) => Ok(name.to_string()),
+                            Err(error) => Err(error.to_string()),
+                        },
+                        Err(missing) => Err(missing),
+                    };
+                    drop(reply.send(answer));
+                    Done::Replied
+                });
+            }
+        }
+    }
+
+    /// The newest replica of a place in a state that fits.
+    fn find(
+        &self,
+        service: &ServiceName,
+        ordinal: Ordinal,
+        fits: impl Fn(&ReplicaState) -> bool,
+    ) -> Option<(ReplicaName, RuntimeId)> {
+        let mine = |r: &&RuntimeReplica| r.name.service == *service && r.name.ordinal == ordinal && fits(&r.state);
+        let newest = self.world.replicas().filter(mine).max_by_key(|r| r.name.attempt)?;
+        Some((newest.name.clone(), newest.id.clone()))
+    }
+}
+
+/// What runs, as one short hash: the template and the content that it resolved to.
+fn revision_of(template: &Template, content_id: &str) -> Revision {
+    // When to pull is not what to run.
+    let template = Template { pull_policy: PullPolicy::default(), ..template.clone() };
+    let text = serde_json::to_string(&template).expect("a template has only string keys");
+    let hash = xxh3_64(format!("{text}\n{content_id}").as_bytes());
+    Revision(format!("{hash:016x}")[..10].to_owned())
+}
+
+fn retry_delay(failures: u32) -> Duration {
+    RETRY_BASE.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(RETRY_MAX)
+}

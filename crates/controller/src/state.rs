@@ -1,0 +1,387 @@
+//! The desired state on disk: it survives a crash at any byte.
+//!
+//! Each generation is one immutable file `revisions/rev-N` that holds everything; `state` names the newest one
+//! with its digest. Every file is written to a temporary name, synced, renamed, and its folder synced. If
+//! `state` is damaged, the newest revision that is whole takes its place, and the caller is told. Ring tables
+//! are files of their own (`rings/<service>-<seed>-<epoch>`), written before the revision that needs them.
+//!
+//! Deliberately absent: what the state means ([`crate::store`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use ringmaster_core::desired::Member;
+use ringmaster_core::ring::allocation::Allocation;
+use ringmaster_core::ring::codec;
+use ringmaster_core::spec::{GatewaySpec, ServiceSpec};
+use ringmaster_core::{Generation, ServiceName};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// How many revisions are kept.
+const REVISIONS_KEPT: usize = 20;
+const MAGIC: &str = "ringmaster-state 1";
+
+/// The state folder could not be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// Another daemon holds it.
+    #[error(
+        "state folder {} is in use by another ringmaster daemon: stop that one, or give this one its own \
+         --state-dir", .0.display()
+    )]
+    Locked(PathBuf),
+    /// An operation on a file failed.
+    #[error("{operation} {}: {source}{}", .path.display(), advice(.source))]
+    Io {
+        /// What was done.
+        operation: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// What is kept of one service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredService {
+    /// Its spec as applied.
+    pub spec: ServiceSpec,
+    /// The generation of its last change.
+    pub generation: Generation,
+    /// Its members.
+    pub members: Vec<Member>,
+    /// The file of its ring table: seed and epoch, so that no two tables ever share a name.
+    pub ring: String,
+    /// It is being deleted.
+    pub deleting: bool,
+}
+
+/// What is kept of one generation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredRevision {
+    /// The generation.
+    pub generation: Generation,
+    /// The services.
+    pub services: BTreeMap<ServiceName, StoredService>,
+    /// The gateway.
+    pub gateway: GatewaySpec,
+    /// The digest of the manifest file that `serve --manifest` applied last: unchanged, it is not applied
+    /// again at a restart.
+    pub manifest_digest: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    generation: Generation,
+    digest: String,
+}
+
+/// What was found at the start.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The newest revision that is whole.
+    pub revision: StoredRevision,
+    /// The ring allocations that could be read.
+    pub rings: BTreeMap<ServiceName, Allocation>,
+    /// What was damaged and what was done about it, for the timeline.
+    pub damage: Vec<String>,
+}
+
+/// The state folder, held by this daemon alone.
+#[derive(Debug)]
+pub struct StateDir {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Opens the folder, making it if needed, and locks it against a second daemon.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`], or the operation that failed.
+    pub fn open(root: &Path) -> Result<StateDir, StateError> {
+        for dir in [root.to_owned(), root.join("revisions"), root.join("rings")] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|e| io("create folder", &dir, e))?;
+        }
+        let path = root.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| io("open", &path, e))?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(StateDir { root: root.to_owned(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Locked(root.to_owned())),
+            Err(errno) => Err(io("lock", &path, errno.into())),
+        }
+    }
+
+    /// Reads what is there. Damage is mended where a whole revision is left, and always reported.
+    ///
+    /// # Errors
+    /// Only if a folder cannot be read.
+    pub fn load(&self) -> Result<Loaded, StateError> {
+        let mut damage = Vec::new();
+        let head = match read_whole::<Head>(&self.root.join("state")) {
+            Ok(head) => head,
+            Err(why) => {
+                damage.push(format!("state file {why}"));
+                None
+            }
+        };
+        let mut revision = None;
+        let mut generations = self.generations()?;
+        generations.sort_by_key(|generation| std::cmp::Reverse(*generation));
+        let known = head.as_ref().map(|head| head.generation);
+        // A revision newer than the head was written but never acknowledged to anyone: the head decides.
+        for generation in generations.iter().filter(|g| known.is_none_or(|known| **g <= known)) {
+            match read_whole::<StoredRevision>(&self.revision_path(*generation)) {
+                Ok(Some(found)) => {
+                    revision = Some(found);
+                    break;
+                }
+                Ok(None) => {}
+                Err(why) => damage.push(format!("revision {generation} {why}")),
+            }
+        }
+        if let (Some(known), Some(found)) = (known, &revision)
+            && found.generation != known
+        {
+            damage.push(format!("revision {known} is lost"));
+        }
+        if let (false, Some(found)) = (damage.is_empty(), &revision) {
+            damage.push(format!("going on with revision {}", found.generation));
+        }
+        let revision = revision.unwrap_or_default();
+        let mut rings = BTreeMap::new();
+        for (name, service) in &revision.services {
+            let path = self.ring_path(name, &service.ring);
+            match fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| {
+                codec::decode(&bytes).map_err(|e| e.to_string())
+            }) {
+                Ok(ring) => {
+                    rings.insert(name.clone(), ring);
+                }
+                Err(why) => damage.push(format!("ring table of {name} is lost ({why}): rebuilt, most keys move")),
+            }
+        }
+        Ok(Loaded { revision, rings, damage })
+    }
+
+    /// Writes a generation: rings first, then the revision, then the head that makes it count.
+    ///
+    /// # Errors
+    /// The operation that failed; then the generation before it stays in force.
+    pub fn save(&self, revision: &StoredRevision, rings: &BTreeMap<ServiceName, Allocation>) -> Result<(), StateError> {
+        for (name, service) in &revision.services {
+            let path = self.ring_path(name, &service.ring);
+            if let Some(ring) = rings.get(name)
+                && !path.exists()
+            {
+                write_atomically(&path, &codec::encode(ring))?;
+            }
+        }
+        let text = serde_json::to_string_pretty(revision).expect("the state has only string keys");
+        let sealed = seal(&text);
+        write_atomically(&self.revision_path(revision.generation), sealed.as_bytes())?;
+        let head = Head { generation: revision.generation, digest: digest(&text) };
+        let head = serde_json::to_string(&head).expect("a head has only string keys");
+        write_atomically(&self.root.join("state"), seal(&head).as_bytes())?;
+        self.prune(revision.generation)
+    }
+
+    /// Remembers which runtime was chosen, so that a later start does not silently choose another.
+    ///
+    /// # Errors
+    /// The operation that failed.
+    pub fn remember_runtime(&self, kind: &str) -> Result<(), StateError> {
+        write_atomically(&self.root.join("runtime"), kind.as_bytes())
+    }
+
+    /// A folder of its own for another part of the daemon, made if needed.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, StateError> {
+        let dir = self.root.join(name);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|e| io("create folder", &dir, e))?;
+        Ok(dir)
+    }
+
+    /// The runtime that was chosen before.
+    pub fn remembered_runtime(&self) -> Option<String> {
+        fs::read_to_string(self.root.join("runtime")).ok()
+    }
+
+    fn generations(&self) -> Result<Vec<Generation>, StateError> {
+        let dir = self.root.join("revisions");
+        let entries = fs::read_dir(&dir).map_err(|e| io("read folder", &dir, e))?;
+        let numbers = entries.filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            name.to_str()?.strip_prefix("rev-")?.parse().ok().map(Generation)
+        });
+        Ok(numbers.collect())
+    }
+
+    /// Removes revisions beyond the limit, those newer than `current` (a crash left them), and ring tables
+    /// that no kept revision names.
+    fn prune(&self, current: Generation) -> Result<(), StateError> {
+        let mut generations = self.generations()?;
+        generations.sort_unstable();
+        let keep_from = generations.len().saturating_sub(REVISIONS_KEPT);
+        let mut used = BTreeSet::new();
+        for (index, generation) in generations.iter().enumerate() {
+            let path = self.revision_path(*generation);
+            if index < keep_from || *generation > current {
+                fs::remove_file(&path).map_err(|e| io("remove", &path, e))?;
+            } else if let Ok(Some(revision)) = read_whole::<StoredRevision>(&path) {
+                used.extend(revision.services.iter().map(|(name, s)| self.ring_path(name, &s.ring)));
+            }
+        }
+        let dir = self.root.join("rings");
+        for entry in fs::read_dir(&dir).map_err(|e| io("read folder", &dir, e))?.flatten() {
+            if !used.contains(&entry.path()) {
+                fs::remove_file(entry.path()).map_err(|e| io("remove", &entry.path(), e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn revision_path(&self, generation: Generation) -> PathBuf {
+        self.root.join("revisions").join(format!("rev-{}", generation.0))
+    }
+
+    fn ring_path(&self, service: &ServiceName, ring: &str) -> PathBuf {
+        self.root.join("rings").join(format!("{service}-{ring}"))
+    }
+}
+
+/// The digest of a text, as it stands in files.
+pub fn digest(text: &str) -> String {
+    format!("{:016x}", xxh3_64(text.as_bytes()))
+}
+
+fn seal(text: &str) -> String {
+    format!("{MAGIC} {}\n{text}\n", digest(text))
+}
+
+/// Reads a sealed file; `None` if there is none. The error is a clause about the file.
+fn read_whole<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot be read ({error})")),
+    };
+    let (first, rest) = text.split_once('\n').ok_or("is truncated")?;
+    let content = rest.strip_suffix('\n').ok_or("is truncated")?;
+    let stated = first.strip_prefix(MAGIC).ok_or("was not written by this version")?.trim();
+    if stated != digest(content) {
+        return Err("is damaged (its checksum does not match)".to_owned());
+    }
+    serde_json::from_str(content).map(Some).map_err(|error| format!("cannot be understood ({error})"))
+}
+
+/// Writes a file whole or not at all: temporary name, sync, rename, sync of the folder.
+fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    let temporary = path.with_extension("tmp");
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(|source| io("write", path, source))
+}
+
+fn io(operation: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError::Io { operation, path: path.to_owned(), source }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => ": give this user the right to write there, or choose another --state-dir",
+        io::ErrorKind::StorageFull => ": free some space; nothing was changed",
+        io::ErrorKind::ReadOnlyFilesystem => ": choose a --state-dir on a writable file system",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(generation: u64) -> StoredRevision {
+        StoredRevision { generation: Generation(generation), ..StoredRevision::default() }
+    }
+
+    #[test]
+    fn a_state_file_cut_at_any_byte_is_mended_from_the_newest_whole_revision() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        for generation in 1..=3 {
+            state.save(&revision(generation), &BTreeMap::new()).unwrap();
+        }
+        let path = dir.path().join("state");
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let loaded = state.load().unwrap();
+            assert_eq!(loaded.revision.generation, Generation(3), "cut at {cut}");
+            assert!(!loaded.damage.is_empty(), "cut at {cut} went unnoticed");
+        }
+        fs::write(&path, &whole).unwrap();
+        assert!(state.load().unwrap().damage.is_empty());
+    }
+
+    #[test]
+    fn a_revision_cut_at_any_byte_falls_back_to_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        for generation in 1..=2 {
+            state.save(&revision(generation), &BTreeMap::new()).unwrap();
+        }
+        let path = dir.path().join("revisions/rev-2");
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let loaded = state.load().unwrap();
+            assert_eq!(loaded.revision.generation, Generation(1), "cut at {cut}");
+            assert!(!loaded.damage.is_empty(), "cut at {cut} went unnoticed");
+        }
+    }
+
+    #[test]
+    fn a_second_daemon_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = StateDir::open(dir.path()).unwrap();
+        let second = StateDir::open(dir.path());
+        assert!(matches!(second, Err(StateError::Locked(_))), "{second:?}");
+    }
+
+    #[test]
+    fn only_the_newest_revisions_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        for generation in 1..=30 {
+            state.save(&revision(generation), &BTreeMap::new()).unwrap();
+        }
+        let mut kept = state.generations().unwrap();
+        kept.sort_unstable();
+        assert_eq!((kept.len(), kept[0], kept[19]), (REVISIONS_KEPT, Generation(11), Generation(30)));
+    }
+}

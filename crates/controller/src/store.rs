@@ -1,0 +1,283 @@
+//! The store: the one place where the desired state changes, each change whole, persisted, then published.
+//!
+//! Manifests, the admin API and the assignment's API all end here. A refused change leaves everything as it
+//! was. Deliberately absent: replicas. The store only says what should be.
+
+mod merge;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ringmaster_core::api::{ApplyResponse, Change, GatewayChange, ManifestFile, ServiceChange};
+use ringmaster_core::desired::{Desired, DesiredService, Member};
+use ringmaster_core::manifest::{self, ManifestErrors, RouteConflict, Source};
+use ringmaster_core::members::{self, MembersError};
+use ringmaster_core::ring::allocation::Allocation;
+use ringmaster_core::{Generation, ServiceName};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::state::{Loaded, StateDir, StateError, StoredRevision, StoredService, digest};
+
+/// A change of the desired state that was refused. Nothing was changed.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The manifest is wrong.
+    #[error("{0}")]
+    Manifest(#[from] ManifestErrors),
+    /// The members cannot change so.
+    #[error(transparent)]
+    Members(#[from] MembersError),
+    /// No such service.
+    #[error("there is no service `{0}`: `ringmaster get services` lists those there are")]
+    UnknownService(ServiceName),
+    /// It is being deleted.
+    #[error("service `{0}` is being deleted: try again when it is gone")]
+    Deleting(ServiceName),
+    /// Another service has this route.
+    #[error("{0}: give one of them other `route.hosts` or another `route.pathPrefix`")]
+    RouteTaken(RouteConflict),
+    /// The assignment's API names a service that is not there.
+    #[error("gateway: assignmentApi.service names `{0}`, and there is no such service")]
+    AssignmentService(ServiceName),
+    /// It could not be persisted.
+    #[error("the change could not be saved, nothing was applied: {0}")]
+    State(#[from] StateError),
+}
+
+/// The desired state and its keeper.
+#[derive(Debug)]
+pub struct Store {
+    inner: Mutex<Inner>,
+    published: watch::Sender<Arc<Desired>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: StateDir,
+    desired: Desired,
+    rings: BTreeMap<ServiceName, Allocation>,
+    manifest_digest: Option<String>,
+}
+
+/// A change in the making: thrown away unless it is committed.
+struct Draft {
+    desired: Desired,
+    rings: BTreeMap<ServiceName, Allocation>,
+    manifest_digest: Option<String>,
+}
+
+impl Store {
+    /// Takes up what the state folder held; rings that are lost are made anew.
+    pub fn new(state: StateDir, loaded: Loaded) -> Store {
+        let mut desired = Desired {
+            generation: loaded.revision.generation,
+            services: BTreeMap::new(),
+            gateway: loaded.revision.gateway,
+        };
+        let mut rings = loaded.rings;
+        for (name, stored) in loaded.revision.services {
+            let ring = rings.entry(name.clone()).or_insert_with(|| Allocation::new(merge::random_seed()));
+            ring.rebalance(&weights(&stored.members));
+            let service = DesiredService {
+                spec: stored.spec,
+                generation: stored.generation,
+                members: stored.members,
+                table: Arc::new(ring.table()),
+                deleting: stored.deleting,
+            };
+            desired.services.insert(name, service);
+        }
+        let published = watch::Sender::new(Arc::new(desired.clone()));
+        let manifest_digest = loaded.revision.manifest_digest;
+        Store { inner: Mutex::new(Inner { state, desired, rings, manifest_digest }), published }
+    }
+
+    /// Follows the desired state.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Desired>> {
+        self.published.subscribe()
+    }
+
+    /// The desired state now.
+    pub fn desired(&self) -> Arc<Desired> {
+        Arc::clone(&self.published.borrow())
+    }
+
+    /// Makes the desired state what the files say, or only tells what would change.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files or forbids the change; then nothing is applied.
+    pub fn apply(&self, files: &[ManifestFile], prune: bool, dry_run: bool) -> Result<ApplyResponse, StoreError> {
+        self.apply_with_digest(files, prune, dry_run, None)
+    }
+
+    /// Applies the file of `serve --manifest` unless it is the one that was applied last.
+    ///
+    /// # Errors
+    /// As [`Store::apply`].
+    pub fn apply_file_once(&self, file: &ManifestFile) -> Result<Option<ApplyResponse>, StoreError> {
+        let digest = digest(&file.text);
+        if self.lock().manifest_digest.as_ref() == Some(&digest) {
+            return Ok(None);
+        }
+        self.apply_with_digest(std::slice::from_ref(file), false, false, Some(digest)).map(Some)
+    }
+
+    fn apply_with_digest(
+        &self,
+        files: &[ManifestFile],
+        prune: bool,
+        dry_run: bool,
+        digest: Option<String>,
+    ) -> Result<ApplyResponse, StoreError> {
+        let sources: Vec<Source<'_>> =
+            files.iter().map(|file| Source { file: &file.file, text: &file.text }).collect();
+        let manifest = manifest::parse(&sources)?;
+        let mut inner = self.lock();
+        let mut draft = inner.draft();
+        let next = draft.desired.generation.next();
+        let mut changes = Vec::new();
+        for (name, declared) in manifest.services {
+            changes.push(draft.put_service(name, declared.spec, next)?);
+        }
+        if prune {
+            let named: Vec<ServiceName> = changes.iter().map(|change| change.name.clone()).collect();
+            let rest: Vec<ServiceName> = draft.desired.services.keys().cloned().collect();
+            for name in rest.into_iter().filter(|name| !named.contains(name)) {
+                changes.extend(draft.delete(&name, next)?);
+            }
+        }
+        let before = draft.desired.gateway.clone();
+        if let Some(gateway) = manifest.gateway {
+            draft.desired.gateway = gateway.spec;
+        }
+        let after = draft.desired.gateway.clone();
+        draft.check()?;
+        let gateway = (before != after).then_some(GatewayChange { before, after });
+        let mut response = ApplyResponse { generation: draft.desired.generation, services: changes, gateway };
+        if dry_run {
+            return Ok(response);
+        }
+        let new_file = digest.is_some() && digest != draft.manifest_digest;
+        if let Some(digest) = digest {
+            draft.manifest_digest = Some(digest);
+        }
+        if response.changes() || new_file {
+            draft.desired.generation = next;
+            response.generation = next;
+            inner.commit(draft, &self.published)?;
+        }
+        Ok(response)
+    }
+
+    /// Sets the live replica count of a service. Returns the generation that contains it.
+    ///
+    /// # Errors
+    /// An unknown service, too many replicas, or state that cannot be saved.
+    pub fn scale(&self, name: &ServiceName, replicas: u32) -> Result<Generation, StoreError> {
+        self.change_members(name, |members| Ok(members::resize(members, replicas as usize)?))
+    }
+
+    /// Changes the members of a service. Returns the generation that contains it.
+    ///
+    /// # Errors
+    /// An unknown service, what `change` refuses, or state that cannot be saved.
+    pub fn change_members(
+        &self,
+        name: &ServiceName,
+        change: impl FnOnce(&[Member]) -> Result<Vec<Member>, StoreError>,
+    ) -> Result<Generation, StoreError> {
+        let mut inner = self.lock();
+        let mut draft = inner.draft();
+        let next = draft.desired.generation.next();
+        let members = change(&draft.service(name)?.members)?;
+        if draft.set_members(name, members, next) {
+            draft.desired.generation = next;
+            inner.commit(draft, &self.published)?;
+        }
+        Ok(inner.desired.generation)
+    }
+
+    /// Marks a service as deleted: its replicas go, then it goes itself.
+    ///
+    /// # Errors
+    /// An unknown service, or state that cannot be saved.
+    pub fn delete(&self, name: &ServiceName) -> Result<Generation, StoreError> {
+        let mut inner = self.lock();
+        let mut draft = inner.draft();
+        let next = draft.desired.generation.next();
+        if !draft.desired.services.contains_key(name) {
+            return Err(StoreError::UnknownService(name.clone()));
+        }
+        if draft.delete(name, next)?.is_some() {
+            if draft.desired.gateway.assignment_api.as_ref().is_some_and(|api| api.service == *name) {
+                draft.desired.gateway.assignment_api = None;
+            }
+            draft.desired.generation = next;
+            inner.commit(draft, &self.published)?;
+        }
+        Ok(inner.desired.generation)
+    }
+
+    /// Forgets deleted services of which no replica is left.
+    ///
+    /// # Errors
+    /// State that cannot be saved.
+    pub fn finish(&self, finished: &[ServiceName]) -> Result<(), StoreError> {
+        let mut inner = self.lock();
+        let mut draft = inner.draft();
+        let count = draft.desired.services.len();
+        draft.desired.services.retain(|name, service| !(service.deleting && finished.contains(name)));
+        draft.rings.retain(|name, _| draft.desired.services.contains_key(name));
+        if draft.desired.services.len() != count {
+            draft.desired.generation = draft.desired.generation.next();
+            inner.commit(draft, &self.published)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while it was held left no half-made change: drafts are thrown away.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn draft(&self) -> Draft {
+        Draft {
+            desired: self.desired.clone(),
+            rings: self.rings.clone(),
+            manifest_digest: self.manifest_digest.clone(),
+        }
+    }
+
+    /// Persists, then publishes: what anyone has seen is on disk.
+    fn commit(&mut self, draft: Draft, published: &watch::Sender<Arc<Desired>>) -> Result<(), StoreError> {
+        let services = draft.desired.services.iter().map(|(name, service)| {
+            let stored = StoredService {
+                spec: service.spec.clone(),
+                generation: service.generation,
+                members: service.members.clone(),
+                ring: service.table.id(),
+                deleting: service.deleting,
+            };
+            (name.clone(), stored)
+        });
+        let revision = StoredRevision {
+            generation: draft.desired.generation,
+            services: services.collect(),
+            gateway: draft.desired.gateway.clone(),
+            manifest_digest: draft.manifest_digest.clone(),
+        };
+        self.state.save(&revision, &draft.rings)?;
+        self.desired = draft.desired;
+        self.rings = draft.rings;
+        self.manifest_digest = draft.manifest_digest;
+        published.send_replace(Arc::new(self.desired.clone()));
+        Ok(())
+    }
+}
+
+fn weights(members: &[Member]) -> BTreeMap<ringmaster_core::Ordinal, u32> {
+    members.iter().map(|member| (member.ordinal, 1)).collect()
+}

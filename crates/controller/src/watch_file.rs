@@ -1,0 +1,88 @@
+//! `serve --watch`: edits of the manifest apply by themselves.
+//!
+//! Editors rename over a file, and a watch on the file itself would end with the first such edit: the folder
+//! is watched, and what counts is the file's content once it has been still for a moment. A file that is
+//! missing, half-written or wrong changes nothing and is reported.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher};
+use ringmaster_core::api::ManifestFile;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::Store;
+use crate::timeline::Timeline;
+
+/// A file counts as written when nothing has happened to it for this long.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Watches `path` until shut down.
+///
+/// # Errors
+/// If the folder cannot be watched.
+pub async fn run(
+    path: PathBuf,
+    store: Arc<Store>,
+    timeline: Arc<Timeline>,
+    shutdown: CancellationToken,
+) -> Result<(), notify::Error> {
+    let changed = Arc::new(Notify::new());
+    let notify = Arc::clone(&changed);
+    let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
+        // Any event in the folder, an overflow included, is reason enough to read the file again.
+        if event.is_ok_and(|event| event.kind.is_access() && !closed_after_write(&event)) {
+            return;
+        }
+        notify.notify_one();
+    })?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    let mut last: Option<Result<String, String>> = None;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = changed.notified() => {}
+        }
+        while tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {}
+        let found = tokio::fs::read_to_string(&path).await.map_err(|error| error.to_string());
+        if last.as_ref() == Some(&found) {
+            continue;
+        }
+        apply(&path, &found, &store, &timeline);
+        last = Some(found);
+    }
+}
+
+fn closed_after_write(event: &notify::Event) -> bool {
+    use notify::event::{AccessKind, AccessMode, EventKind};
+    matches!(event.kind, EventKind::Access(AccessKind::Close(AccessMode::Write)))
+}
+
+fn apply(path: &Path, found: &Result<String, String>, store: &Store, timeline: &Timeline) {
+    let file = path.display().to_string();
+    let text = match found {
+        Ok(text) => text.clone(),
+        Err(why) => {
+            let message = format!("{file}: {why}: nothing was changed");
+            return timeline.warning(None, "manifest", "ManifestUnreadable", message);
+        }
+    };
+    match store.apply_file_once(&ManifestFile { file: file.clone(), text }) {
+        Ok(None) => {}
+        Ok(Some(response)) if response.changes() => {
+            let message = format!("{file} applied as generation {}", response.generation);
+            timeline.normal(None, "manifest", "ManifestApplied", message);
+        }
+        Ok(Some(_)) => timeline.normal(None, "manifest", "ManifestUnchanged", format!("{file} changes nothing")),
+        Err(error) => {
+            let message = format!("{file} was refused, nothing was changed: {error}");
+            timeline.warning(None, "manifest", "ManifestRefused", message);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What the loop knows of the world between passes: the last list, what has happened since it began, what is
+//! under way, and what the probes say. [`World::observe`] makes the planner's input out of it.
+//!
+//! The point of this file is that lists are stale: an action that ended while a list was under way may or may
+//! not be in it. Each list and each ended action carries a sequence number, and a list never overrules
+//! an action that ended after the list began.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringmaster_core::desired::Desired;
+use ringmaster_core::handshake::Handshake;
+use ringmaster_core::history::History;
+use ringmaster_core::observed::{
+    Health, Observed, Pending, Replica, ReplicaState, RuntimeId, RuntimeReplica,
+};
+use ringmaster_core::{ReplicaName, Revision, ServiceName, Timestamp};
+
+/// What is known between passes.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    sequence: u64,
+    /// `None` until the first list has succeeded: until then nothing is planned.
+    listed: Option<BTreeMap<RuntimeId, RuntimeReplica>>,
+    list_error: Option<String>,
+    /// Created since a list began that may not show it.
+    fresh: BTreeMap<RuntimeId, u64>,
+    /// Removed since a list began that may still show it.
+    gone: BTreeMap<RuntimeId, u64>,
+    pending: BTreeMap<ReplicaName, PendingAction>,
+    health: BTreeMap<ReplicaName, Health>,
+    /// What each service's template resolves to.
+    pub(crate) revisions: BTreeMap<ServiceName, Result<Revision, String>>,
+    /// Past failures.
+    pub(crate) history: History,
+    /// What was published and acknowledged.
+    pub(crate) handshake: Handshake,
+}
+
+#[derive(Debug)]
+struct PendingAction {
+    kind: Pending,
+    /// The place is kept for a replica that is being created: name, revision.
+    creating: Option<Revision>,
+    since: Timestamp,
+    /// It has failed, and may be tried again then.
+    retry_at: Option<Timestamp>,
+}
+
+impl World {
+    /// A list begins: returns its number.
+    pub(crate) fn begin_list(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// A list that began as number `begun` has ended. Returns running replicas that have vanished.
+    pub(crate) fn end_list(&mut self, begun: u64, list: Vec<RuntimeReplica>) -> Vec<RuntimeReplica> {
+        self.list_error = None;
+        let mut next: BTreeMap<RuntimeId, RuntimeReplica> = list.into_iter().map(|r| (r.id.clone(), r)).collect();
+        next.retain(|id, _| self.gone.get(id).is_none_or(|ended| *ended < begun));
+        let before = self.listed.take().unwrap_or_default();
+        let mut vanished = Vec::new();
+        for (id, replica) in before {
+            if next.contains_key(&id) {
+                continue;
+            }
+            if self.fresh.get(&id).is_some_and(|ended| *ended >= begun) {
+                next.insert(id, replica);
+            } else if self.pending.get(&replica.name).is_none_or(|p| p.kind != Pending::Remove)
+                && matches!(replica.state, ReplicaState::Running | ReplicaState::Paused)
+            {
+                vanished.push(replica);
+            }
+        }
+        self.fresh.retain(|_, ended| *ended >= begun);
+        self.gone.retain(|_, ended| *ended >= begun);
+        let names: BTreeSet<&ReplicaName> = next.values().map(|r| &r.name).collect();
+        self.health.retain(|name, _| names.contains(name));
+        self.handshake.retain(|name| names.contains(name));
+        self.listed = Some(next);
+        vanished
+    }
+
+    /// A list has failed: what was known stays known.
+    pub(crate) fn fail_list(&mut self, error: String) {
+        self.list_error = Some(error);
+    }
+
+    /// Why the last list failed.
+    pub(crate) fn list_error(&self) -> Option<&str> {
+        self.list_error.as_deref()
+    }
+
+    /// Whether enough is known to plan.
+    pub(crate) fn is_known(&self) -> bool {
+        self.listed.is_some()
+    }
+
+    /// An action begins.
+    pub(crate) fn begin_action(&mut self, name: &ReplicaName, kind: Pending, creating: Option<Revision>, now: Timestamp) {
+        let action = PendingAction { kind, creating, since: now, retry_at: None };
+        self.pending.insert(name.clone(), action);
+    }
+
+    /// A replica has been created and runs.
+    pub(crate) fn created(&mut self, replica: RuntimeReplica) {
+        self.sequence += 1;
+        self.pending.remove(&replica.name);
+        self.fresh.insert(replica.id.clone(), self.sequence);
+        self.listed.get_or_insert_default().insert(replica.id.clone(), replica);
+    }
+
+    /// A replica has been removed.
+    pub(crate) fn removed(&mut self, name: &ReplicaName, id: &RuntimeId) {
+        self.sequence += 1;
+        self.pending.remove(name);
+        self.gone.insert(id.clone(), self.sequence);
+        if let Some(listed) = &mut self.listed {
+            listed.remove(id);
+        }
+        if !self.listed.iter().flatten().any(|(_, replica)| replica.name == *name) {
+            self.health.remove(name);
+        }
+    }
+
+    /// An action has ended without a known effect: the next list tells.
+    pub(crate) fn ended(&mut self, name: &ReplicaName) {
+        self.pending.remove(name);
+    }
+
+    /// An action has failed; it may be tried again at `retry_at`.
+    pub(crate) fn failed(&mut self, name: &ReplicaName, retry_at: Timestamp) {
+        if let Some(action) = self.pending.get_mut(name) {
+            action.retry_at = Some(retry_at);
+        }
+    }
+
+    /// When the first failed action may be tried again.
+    pub(crate) fn retry_at(&self) -> Option<Timestamp> {
+        self.pending.values().filter_map(|action| action.retry_at).min()
+    }
+
+    /// The probes say something new.
+    pub(crate) fn set_health(&mut self, name: ReplicaName, health: Health) {
+        self.health.insert(name, health);
+    }
+
+    /// The replicas that run and answer somewhere: those to probe.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &RuntimeReplica> {
+        let all = self.listed.iter().flat_map(BTreeMap::values);
+        all.filter(|replica| replica.state == ReplicaState::Running && replica.address.is_some())
+    }
+
+    /// All listed replicas.
+    pub(crate) fn replicas(&self) -> impl Iterator<Item = &RuntimeReplica> {
+        self.listed.iter().flat_map(BTreeMap::values)
+    }
+
+    /// How many replicas are being created.
+    pub(crate) fn creating(&self) -> usize {
+        self.pending.values().filter(|action| action.kind == Pending::Create).count()
+    }
+
+    /// The planner's input, and the failures that are news. `desired` bounds what is remembered.
+    pub(crate) fn observe(&mut self, desired: &Desired, now: Timestamp) -> (Observed, Vec<(ReplicaName, String)>) {
+        self.pending.retain(|_, action| action.retry_at.is_none_or(|at| at > now));
+        self.revisions.retain(|service, _| desired.services.contains_key(service));
+        self.history.retain_services(|service| desired.services.contains_key(service));
+        let mut replicas: Vec<Replica> = Vec::new();
+        for replica in self.listed.iter().flat_map(BTreeMap::values) {
+            let pending = self.pending.get(&replica.name).map(|action| action.kind);
+            replicas.push(Replica {
+                id: Some(replica.id.clone()),
+                name: replica.name.clone(),
+                engine_name: replica.engine_name.clone(),
+                revision: replica.revision.clone(),
+                state: replica.state.clone(),
+                address: replica.address,
+                created_at: replica.created_at,
+                health: self.health.get(&replica.name).cloned().unwrap_or_default(),
+                pending,
+            });
+        }
+        for (name, action) in &self.pending {
+            let (Some(revision), false) = (&action.creating, replicas.iter().any(|r| r.name == *name)) else {
+                continue;
+            };
+            replicas.push(Replica {
+                id: None,
+                name: name.clone(),
+                engine_name: name.to_string(),
+                revision: revision.clone(),
+                state: ReplicaState::Created,
+                address: None,
+                created_at: action.since,
+                health: Health::default(),
+                pending: Some(Pending::Create),
+            });
+        }
+        let news = self.history.observe(&replicas, now);
+        let observed = Observed {
+            now,
+            list_error: self.list_error.clone(),
+            replicas,
+            revisions: self.revisions.clone(),
+            history: self.history.clone(),
+            handshake: self.handshake.clone(),
+        };
+        (observed, news)
+    }
+}

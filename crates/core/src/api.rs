@@ -1,0 +1,178 @@
+//! What the admin API and its client say to each other, besides specs and statuses.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+use crate::event::Event;
+use crate::ids::{Generation, ServiceName};
+use crate::spec::{GatewaySpec, ServiceSpec};
+use crate::status::ServiceStatus;
+
+/// One file of an `apply`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ManifestFile {
+    /// The name to show in errors; `-` for standard input.
+    pub file: String,
+    /// Its content.
+    pub text: String,
+}
+
+/// Makes the desired state what the files say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// The files; all of them or nothing.
+    pub files: Vec<ManifestFile>,
+    /// Delete services that the files do not name.
+    #[serde(default)]
+    pub prune: bool,
+    /// Only tell what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What an `apply` changed, or would.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplyResponse {
+    /// The generation of the desired state that contains the change.
+    pub generation: Generation,
+    /// Each service that the files name or that is pruned.
+    pub services: Vec<ServiceChange>,
+    /// The gateway before and after, if it changes.
+    pub gateway: Option<GatewayChange>,
+}
+
+/// What happens to one service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceChange {
+    /// The service.
+    pub name: ServiceName,
+    /// In one word.
+    pub change: Change,
+    /// The live spec before; none for a new service.
+    pub before: Option<ServiceSpec>,
+    /// The spec after; none for a deleted service.
+    pub after: Option<ServiceSpec>,
+    /// Slots of the ring that get another owner, and all slots.
+    pub slots_moved: (u64, u64),
+    /// The template changes: every replica is replaced, one at a time.
+    pub rollout: bool,
+}
+
+/// The gateway before and after.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayChange {
+    /// As it was.
+    pub before: GatewaySpec,
+    /// As it will be.
+    pub after: GatewaySpec,
+}
+
+/// What happens to a service, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Change {
+    /// It is new.
+    Created,
+    /// It changes.
+    Configured,
+    /// It stays as it is.
+    Unchanged,
+    /// It goes.
+    Deleted,
+}
+
+impl ApplyResponse {
+    /// Whether anything changes.
+    pub fn changes(&self) -> bool {
+        self.gateway.is_some() || self.services.iter().any(|service| service.change != Change::Unchanged)
+    }
+}
+
+/// Sets the live replica count.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScaleRequest {
+    /// How many.
+    pub replicas: u32,
+}
+
+/// Sends a signal to a replica's process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FaultRequest {
+    /// `KILL`, `TERM`, `STOP` or `CONT`.
+    pub signal: String,
+}
+
+/// One service: what should be and what is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceView {
+    /// Its name.
+    pub name: ServiceName,
+    /// The generation of its last change.
+    pub generation: Generation,
+    /// Its live spec.
+    pub spec: ServiceSpec,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// What is; none until the loop has seen it.
+    pub status: Option<ServiceStatus>,
+}
+
+/// Everything at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Overview {
+    /// The generation of the desired state.
+    pub generation: Generation,
+    /// The daemon's time, to which all timestamps relate.
+    pub now: Timestamp,
+    /// All services.
+    pub services: Vec<ServiceView>,
+    /// The gateway.
+    pub gateway: GatewaySpec,
+    /// About the daemon.
+    pub daemon: DaemonInfo,
+}
+
+/// About the daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonInfo {
+    /// Its version.
+    pub version: String,
+    /// Which runtime: `docker` or `process`.
+    pub runtime: String,
+    /// Its instance name.
+    pub instance: String,
+    /// Where the data plane listens.
+    pub listeners: Vec<String>,
+    /// Why the engine cannot be reached, if so.
+    pub engine_error: Option<String>,
+    /// Faults may be injected.
+    pub faults_allowed: bool,
+}
+
+/// The timeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventList {
+    /// Oldest first.
+    pub events: Vec<Event>,
+    /// The daemon's time.
+    pub now: Timestamp,
+}
+
+/// Why a request was refused. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorBody {
+    /// What failed, on what, and what to do.
+    pub error: String,
+}

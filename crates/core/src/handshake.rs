@@ -1,0 +1,105 @@
+//! The drain handshake: what has been unpublished, whether the data plane knows it, and what is in flight.
+//!
+//! A replica may be stopped only when the snapshot that leaves it out has been acknowledged by every worker
+//! of the data plane, and its requests have ended or its drain time is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::Timestamp;
+use crate::ids::{Generation, ReplicaName};
+use crate::snapshot::{EndpointReport, Report, Snapshot};
+
+/// Without an acknowledgement for this long the service is degraded and says so.
+pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What was published, what was taken back, and what the data plane says of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Handshake {
+    published: BTreeSet<ReplicaName>,
+    withdrawn: BTreeMap<ReplicaName, Withdrawal>,
+    report: Report,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Withdrawal {
+    generation: Generation,
+    at: Timestamp,
+    acknowledged_at: Option<Timestamp>,
+}
+
+/// How far a replica's withdrawal from traffic has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainState {
+    /// It is in the published snapshot.
+    Published,
+    /// The snapshot without it has not been acknowledged yet, for this long.
+    Unacknowledged(Duration),
+    /// Nothing new is sent to it; requests are in flight.
+    Draining {
+        /// How many.
+        in_flight: u32,
+        /// For how long it has been draining.
+        since: Timestamp,
+    },
+    /// It has no requests, or never had any.
+    Drained,
+}
+
+impl Handshake {
+    /// Takes note of a newly published snapshot.
+    pub fn publish(&mut self, snapshot: &Snapshot, now: Timestamp) {
+        let next: BTreeSet<ReplicaName> = snapshot.endpoints().map(|e| e.replica.clone()).collect();
+        for gone in self.published.difference(&next) {
+            let withdrawal = Withdrawal { generation: snapshot.generation, at: now, acknowledged_at: None };
+            self.withdrawn.insert(gone.clone(), withdrawal);
+        }
+        self.withdrawn.retain(|name, _| !next.contains(name));
+        self.published = next;
+    }
+
+    /// Takes note of what the data plane reports.
+    pub fn report(&mut self, report: Report, now: Timestamp) {
+        for withdrawal in self.withdrawn.values_mut() {
+            if withdrawal.acknowledged_at.is_none() && report.acknowledged >= withdrawal.generation {
+                withdrawal.acknowledged_at = Some(now);
+            }
+        }
+        self.report = report;
+    }
+
+    /// Forgets replicas that no longer exist.
+    pub fn retain(&mut self, exists: impl Fn(&ReplicaName) -> bool) {
+        self.withdrawn.retain(|name, _| exists(name));
+    }
+
+    /// How far the withdrawal of a replica has come.
+    pub fn drain_state(&self, name: &ReplicaName, now: Timestamp) -> DrainState {
+        if self.published.contains(name) {
+            return DrainState::Published;
+        }
+        let Some(withdrawal) = self.withdrawn.get(name) else { return DrainState::Drained };
+        let Some(acknowledged_at) = withdrawal.acknowledged_at else {
+            return DrainState::Unacknowledged(now.since(withdrawal.at));
+        };
+        match self.endpoint(name).in_flight {
+            0 => DrainState::Drained,
+            in_flight => DrainState::Draining { in_flight, since: acknowledged_at },
+        }
+    }
+
+    /// What the data plane last reported of a replica; zeroes if it does not know it.
+    pub fn endpoint(&self, name: &ReplicaName) -> EndpointReport {
+        self.report.endpoints.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whether a replica is in the published snapshot.
+    pub fn is_published(&self, name: &ReplicaName) -> bool {
+        self.published.contains(name)
+    }
+
+    /// The generation that the data plane has acknowledged.
+    pub fn acknowledged(&self) -> Generation {
+        self.report.acknowledged
+    }
+}

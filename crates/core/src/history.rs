@@ -1,0 +1,179 @@
+//! Past failures of each member, and the backoff that follows from them.
+//!
+//! The first failure is answered at once; each further one in a row doubles the wait, from one second to five
+//! minutes. A replica that was ready for a whole minute, or a new revision, starts afresh.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::Timestamp;
+use crate::ids::{Attempt, Ordinal, ReplicaName, Revision, ServiceName};
+use crate::observed::{Replica, ReplicaState};
+
+/// Wait before the second retry in a row; the first has none.
+pub const BACKOFF_BASE: Duration = Duration::from_secs(1);
+/// The longest wait.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// A replica that has been ready for this long has proven its revision.
+pub const STABLE_AFTER: Duration = Duration::from_secs(60);
+
+/// What is known of every member's past.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    members: BTreeMap<(ServiceName, Ordinal), MemberHistory>,
+}
+
+/// What is known of one member's past.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemberHistory {
+    /// The highest attempt that was ever made: names are never used twice.
+    pub last_attempt: Attempt,
+    /// The highest attempt whose failure has been counted.
+    failed_attempt: Option<Attempt>,
+    /// The revision that failed.
+    revision: Option<Revision>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// All failures since the daemon started.
+    pub restarts: u32,
+    /// When the last failure happened.
+    failed_at: Timestamp,
+    /// Why it failed, for people.
+    pub last_failure: Option<String>,
+}
+
+impl History {
+    /// Takes note of a replica that exists or is about to: its attempt is used up.
+    pub fn record_attempt(&mut self, name: &ReplicaName) {
+        let member = self.entry(name);
+        member.last_attempt = member.last_attempt.max(name.attempt);
+    }
+
+    /// Takes note of a failure. Each attempt fails once, however often it is reported.
+    pub fn record_failure(&mut self, name: &ReplicaName, revision: &Revision, why: String, now: Timestamp) -> bool {
+        let member = self.entry(name);
+        if member.failed_attempt.is_some_and(|failed| failed >= name.attempt) {
+            return false;
+        }
+        member.failed_attempt = Some(name.attempt);
+        member.last_attempt = member.last_attempt.max(name.attempt);
+        if member.revision.as_ref() != Some(revision) {
+            member.failures = 0;
+        }
+        member.revision = Some(revision.clone());
+        member.failures = member.failures.saturating_add(1);
+        member.restarts = member.restarts.saturating_add(1);
+        member.failed_at = now;
+        member.last_failure = Some(why);
+        true
+    }
+
+    /// Takes note of what a list shows: attempts in use, ended replicas, members that have proven stable.
+    /// Returns the replicas whose end is news, with the reason.
+    pub fn observe(&mut self, replicas: &[Replica], now: Timestamp) -> Vec<(ReplicaName, String)> {
+        let mut news = Vec::new();
+        for replica in replicas {
+            self.record_attempt(&replica.name);
+            if replica.pending == Some(crate::observed::Pending::Remove) {
+                continue;
+            }
+            let failure = match &replica.state {
+                ReplicaState::Exited(exit) => Some(exit.to_string()),
+                _ if replica.health.dead_since.is_some() => {
+                    let why = replica.health.last_failure.as_deref().unwrap_or("no answer");
+                    Some(format!("liveness probe failed: {why}"))
+                }
+                _ => None,
+            };
+            if let Some(why) = failure {
+                if self.record_failure(&replica.name, &replica.revision, why.clone(), now) {
+                    news.push((replica.name.clone(), why));
+                }
+            }
+            let stable = replica.health.ready_since.is_some_and(|at| now.since(at) >= STABLE_AFTER);
+            let member = self.entry(&replica.name);
+            if stable && replica.is_ready() && member.failed_attempt.is_none_or(|f| f < replica.name.attempt) {
+                member.failures = 0;
+            }
+        }
+        news
+    }
+
+    /// Forgets members of services that no longer exist.
+    pub fn retain_services(&mut self, exists: impl Fn(&ServiceName) -> bool) {
+        self.members.retain(|(service, _), _| exists(service));
+    }
+
+    /// What is known of a member.
+    pub fn member(&self, service: &ServiceName, ordinal: Ordinal) -> Option<&MemberHistory> {
+        self.members.get(&(service.clone(), ordinal))
+    }
+
+    /// The attempt that comes next for a member.
+    pub fn next_attempt(&self, service: &ServiceName, ordinal: Ordinal) -> Attempt {
+        self.member(service, ordinal).map_or(Attempt(0), |member| member.last_attempt.next())
+    }
+
+    /// When a member may be filled with `revision` again; none if at once.
+    pub fn retry_at(&self, service: &ServiceName, ordinal: Ordinal, revision: &Revision) -> Option<Timestamp> {
+        let member = self.member(service, ordinal)?;
+        let same = member.revision.as_ref() == Some(revision);
+        let delay = backoff(member.failures);
+        (same && !delay.is_zero()).then(|| member.failed_at.after(delay))
+    }
+
+    fn entry(&mut self, name: &ReplicaName) -> &mut MemberHistory {
+        let key = (name.service.clone(), name.ordinal);
+        self.members.entry(key).or_insert_with(|| MemberHistory {
+            last_attempt: name.attempt,
+            failed_attempt: None,
+            revision: None,
+            failures: 0,
+            restarts: 0,
+            failed_at: Timestamp(0),
+            last_failure: None,
+        })
+    }
+}
+
+/// The wait after `failures` failures in a row: 0, 1 s, 2 s, 4 s … 5 min.
+pub fn backoff(failures: u32) -> Duration {
+    match failures {
+        0 | 1 => Duration::ZERO,
+        n => BACKOFF_BASE.saturating_mul(1_u32.checked_shl(n - 2).unwrap_or(u32::MAX)).min(BACKOFF_MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(attempt: u32) -> ReplicaName {
+        format!("web-0-{attempt}").parse().unwrap()
+    }
+
+    fn revision(text: &str) -> Revision {
+        Revision(text.to_owned())
+    }
+
+    #[test]
+    fn the_wait_doubles_from_nothing_to_five_minutes() {
+        let seconds: Vec<u64> = (0..12).map(|n| backoff(n).as_secs()).collect();
+        assert_eq!(seconds, [0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
+        assert_eq!(backoff(u32::MAX), BACKOFF_MAX);
+    }
+
+    #[test]
+    fn one_attempt_fails_once_and_a_new_revision_starts_afresh() {
+        let mut history = History::default();
+        let web = ServiceName::new("web").unwrap();
+        for attempt in [0, 1, 1, 1] {
+            history.record_failure(&name(attempt), &revision("a"), "x".to_owned(), Timestamp(100));
+        }
+        assert_eq!(history.retry_at(&web, Ordinal(0), &revision("a")), Some(Timestamp(1_100)));
+        assert_eq!(history.retry_at(&web, Ordinal(0), &revision("b")), None);
+        assert_eq!(history.next_attempt(&web, Ordinal(0)), Attempt(2));
+        history.record_failure(&name(2), &revision("b"), "x".to_owned(), Timestamp(200));
+        assert_eq!(history.retry_at(&web, Ordinal(0), &revision("b")), None, "the first is answered at once");
+    }
+}

@@ -1,0 +1,179 @@
+//! One member's place: who serves it, who should fill it, and what has to go.
+
+use super::{Action, CreateReason, Plan, RemoveReason, RepairReason};
+use crate::desired::{DesiredService, Member};
+use crate::handshake::{ACKNOWLEDGE_TIMEOUT, DrainState};
+use crate::history::STABLE_AFTER;
+use crate::ids::{ReplicaName, Revision, ServiceName};
+use crate::observed::{Observed, Pending, Replica, ReplicaState};
+
+/// A member's place and the replicas that fill it, or did.
+pub(super) struct Place<'a> {
+    service: &'a ServiceName,
+    member: &'a Member,
+    replicas: &'a [&'a Replica],
+    /// Gets the member's traffic.
+    pub(super) serving: Option<&'a Replica>,
+    /// Runs the desired revision and is ready or becoming so.
+    target: Option<&'a Replica>,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn of(
+        service: &'a ServiceName,
+        member: &'a Member,
+        replicas: &'a [&'a Replica],
+        revision: Option<&Revision>,
+        observed: &Observed,
+    ) -> Place<'a> {
+        // While the desired revision is unknown (its image is missing), whatever runs is good enough.
+        let current = |r: &Replica| revision.is_none_or(|revision| r.revision == *revision);
+        let usable = || replicas.iter().copied().filter(|r| fills(r));
+        // Of two replicas that could serve, the one of the desired revision, then the one that serves already:
+        // traffic moves once, and never back.
+        let serving = usable()
+            .filter(|r| r.is_ready())
+            .min_by_key(|r| (!current(r), !observed.handshake.is_published(&r.name), r.name.attempt));
+        let target = match serving {
+            Some(serving) if current(serving) => Some(serving),
+            _ => usable().filter(|r| current(r)).max_by_key(|r| r.name.attempt),
+        };
+        Place { service, member, replicas, serving, target }
+    }
+
+    /// Whether no replacement is under way here: it serves, and nothing is still starting.
+    pub(super) fn is_settled(&self) -> bool {
+        match (self.serving, self.target) {
+            (Some(serving), Some(target)) => serving.name == target.name,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    /// Whether it serves another revision and its replacement has not begun.
+    pub(super) fn wants_replacement(&self) -> bool {
+        self.serving.is_some() && self.target.is_none()
+    }
+}
+
+/// Whether a replica fills its place: it runs or is being created, and nothing is known against it.
+fn fills(replica: &Replica) -> bool {
+    let live = match replica.state {
+        ReplicaState::Running | ReplicaState::Paused => replica.pending != Some(Pending::Remove),
+        ReplicaState::Created => replica.pending == Some(Pending::Create),
+        ReplicaState::Exited(_) | ReplicaState::Removing => false,
+    };
+    live && replica.health.dead_since.is_none()
+}
+
+/// Plans one place: fill it, mend what fills it, remove what has had its time.
+pub(super) fn plan_place(
+    place: &Place<'_>,
+    service: &DesiredService,
+    revision: Option<&Revision>,
+    may_replace: bool,
+    observed: &Observed,
+    plan: &mut Plan,
+) {
+    if place.target.is_none() && (place.serving.is_none() || may_replace) {
+        create(place, revision, observed, plan);
+    }
+    let newest_ended = place.replicas.iter().filter(|r| !r.is_live()).map(|r| r.name.attempt).max();
+    for replica in place.replicas {
+        let kept = [place.serving, place.target].into_iter().flatten().any(|keeper| keeper.name == replica.name);
+        if kept {
+            repair(replica, plan);
+        } else if matches!(replica.state, ReplicaState::Exited(_)) {
+            // The newest ended one is kept for its output until its successor has proven stable.
+            let proven_at = place.target.and_then(|t| t.health.ready_since).map(|at| at.after(STABLE_AFTER));
+            match proven_at {
+                _ if newest_ended > Some(replica.name.attempt) => {
+                    drop_replica(replica, RemoveReason::Ended, service, observed, plan);
+                }
+                Some(at) if at <= observed.now => {
+                    drop_replica(replica, RemoveReason::Ended, service, observed, plan);
+                }
+                Some(at) => plan.wake(at),
+                None => {}
+            }
+        } else if replica.state != ReplicaState::Removing {
+            let reason = match replica {
+                r if r.state == ReplicaState::Created => RemoveReason::NeverStarted,
+                r if r.health.dead_since.is_some() => RemoveReason::NotAlive,
+                r if revision.is_some_and(|revision| r.revision != *revision) => RemoveReason::Superseded,
+                _ => RemoveReason::Duplicate,
+            };
+            drop_replica(replica, reason, service, observed, plan);
+        }
+    }
+}
+
+fn create(place: &Place<'_>, revision: Option<&Revision>, observed: &Observed, plan: &mut Plan) {
+    let Some(revision) = revision else { return };
+    let ordinal = place.member.ordinal;
+    let service = place.service.clone();
+    if let Some(at) = observed.history.retry_at(&service, ordinal, revision)
+        && at > observed.now
+    {
+        plan.backing_off.insert((service, ordinal), at);
+        plan.wake(at);
+        return;
+    }
+    let reason = match (place.serving, observed.history.member(&service, ordinal)) {
+        (Some(_), _) => CreateReason::Outdated,
+        (None, Some(past)) if past.restarts > 0 => CreateReason::Replace,
+        _ if place.replicas.is_empty() => CreateReason::ScaledUp,
+        _ => CreateReason::Replace,
+    };
+    let seen = place.replicas.iter().map(|r| r.name.attempt.next()).max();
+    let attempt = observed.history.next_attempt(&service, ordinal).max(seen.unwrap_or_default());
+    let name = ReplicaName { service, ordinal, attempt };
+    let host = place.member.host.clone();
+    plan.actions.push(Action::Create { name, host, revision: revision.clone(), reason });
+}
+
+fn repair(replica: &Replica, plan: &mut Plan) {
+    let (None, Some(id)) = (replica.pending, &replica.id) else { return };
+    let reason = match replica.state {
+        ReplicaState::Paused => RepairReason::Paused,
+        _ if replica.engine_name != replica.name.to_string() => RepairReason::Renamed,
+        ReplicaState::Running if replica.address.is_none() => RepairReason::Detached,
+        _ => return,
+    };
+    plan.actions.push(Action::Repair { id: id.clone(), name: replica.name.clone(), reason });
+}
+
+/// Takes a replica out: at once if it has ended, else after the drain handshake.
+pub(super) fn drop_replica(
+    replica: &Replica,
+    reason: RemoveReason,
+    service: &DesiredService,
+    observed: &Observed,
+    plan: &mut Plan,
+) {
+    let Some(id) = &replica.id else { return };
+    let running = matches!(replica.state, ReplicaState::Running | ReplicaState::Paused);
+    if running {
+        plan.draining.insert(replica.name.clone(), reason);
+    }
+    if replica.pending.is_some() || replica.state == ReplicaState::Removing {
+        return;
+    }
+    let strategy = &service.spec.strategy;
+    if running {
+        match observed.handshake.drain_state(&replica.name, observed.now) {
+            DrainState::Drained => {}
+            DrainState::Draining { since, .. } if since.after(strategy.drain.0) <= observed.now => {}
+            DrainState::Draining { since, .. } => return plan.wake(since.after(strategy.drain.0)),
+            DrainState::Unacknowledged(waited) => {
+                if waited < ACKNOWLEDGE_TIMEOUT {
+                    plan.wake(observed.now.after(ACKNOWLEDGE_TIMEOUT - waited));
+                }
+                return;
+            }
+            DrainState::Published => return,
+        }
+    }
+    let grace = running.then_some(strategy.termination_grace.0);
+    plan.actions.push(Action::Remove { id: id.clone(), name: replica.name.clone(), grace, reason });
+}

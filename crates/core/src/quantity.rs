@@ -1,0 +1,215 @@
+//! Quantities as people write them: durations (`500ms`), processor shares (`250m`), memory (`64Mi`).
+//!
+//! Each keeps one meaning and one canonical spelling, so that a manifest and what `get -o yaml` prints agree.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+/// Text that is not the quantity that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum QuantityError {
+    /// Not a duration.
+    #[error("`{0}` is not a duration: write a whole number and a unit, such as 250ms, 30s, 2m or 1h")]
+    Duration(String),
+    /// Not a share of a processor.
+    #[error("`{0}` is not a cpu quantity: write cores (2, 0.5) or thousandths of a core (500m)")]
+    Cpu(String),
+    /// Not an amount of memory.
+    #[error("`{0}` is not a memory quantity: write bytes or use Ki, Mi, Gi, k, M or G, such as 64Mi")]
+    Memory(String),
+}
+
+/// A length of time, written as a whole number and a unit: `ms`, `s`, `m` or `h`; at most a year.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span(pub Duration);
+
+/// A share of processor time in thousandths of a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cpu {
+    /// Thousandths of a core.
+    pub millicores: u32,
+}
+
+/// An amount of memory in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Memory {
+    /// Bytes.
+    pub bytes: u64,
+}
+
+const SPAN_MS_MAX: u64 = 366 * 24 * 3_600_000;
+const SPAN_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const MEMORY_UNITS: [(&str, u64); 9] = [
+    ("Ti", 1 << 40),
+    ("Gi", 1 << 30),
+    ("Mi", 1 << 20),
+    ("Ki", 1 << 10),
+    ("T", 1_000_000_000_000),
+    ("G", 1_000_000_000),
+    ("M", 1_000_000),
+    ("k", 1_000),
+    ("", 1),
+];
+
+impl Span {
+    /// `ms` milliseconds.
+    pub const fn from_millis(ms: u64) -> Span {
+        Span(Duration::from_millis(ms))
+    }
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text.split_at(end)
+}
+
+impl FromStr for Span {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let (number, unit) = split_unit(text);
+        let parse = || {
+            let (_, unit_ms) = SPAN_UNITS.iter().find(|(name, _)| *name == unit)?;
+            let ms = number.parse::<u64>().ok()?.checked_mul(*unit_ms)?;
+            (ms <= SPAN_MS_MAX).then(|| Span::from_millis(ms))
+        };
+        parse().ok_or_else(|| QuantityError::Duration(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis() as u64;
+        let (unit, unit_ms) =
+            SPAN_UNITS.iter().find(|(_, unit_ms)| ms > 0 && ms % unit_ms == 0).unwrap_or(&("s", 1_000));
+        write!(f, "{}{unit}", ms / unit_ms)
+    }
+}
+
+impl FromStr for Cpu {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let parse = || {
+            let millicores = match text.strip_suffix('m') {
+                Some(millis) if millis.bytes().all(|b| b.is_ascii_digit()) => millis.parse::<u32>().ok()?,
+                Some(_) => return None,
+                None => {
+                    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+                    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+                    if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
+                        return None;
+                    }
+                    let thousandths: u32 = format!("{fraction:0<3}").parse().ok()?;
+                    whole.parse::<u32>().ok()?.checked_mul(1_000)?.checked_add(thousandths)?
+                }
+            };
+            (1..=1_024_000).contains(&millicores).then_some(Cpu { millicores })
+        };
+        parse().ok_or_else(|| QuantityError::Cpu(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.millicores % 1_000 == 0 {
+            write!(f, "{}", self.millicores / 1_000)
+        } else {
+            write!(f, "{}m", self.millicores)
+        }
+    }
+}
+
+impl FromStr for Memory {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let (number, unit) = split_unit(text);
+        let parse = || {
+            let (_, scale) = MEMORY_UNITS.iter().find(|(name, _)| *name == unit)?;
+            let bytes = number.parse::<u64>().ok()?.checked_mul(*scale)?;
+            (bytes > 0 && bytes <= 1 << 50).then_some(Memory { bytes })
+        };
+        parse().ok_or_else(|| QuantityError::Memory(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, scale) =
+            MEMORY_UNITS.iter().find(|(_, scale)| self.bytes % scale == 0).unwrap_or(&("", 1));
+        write!(f, "{}{unit}", self.bytes / scale)
+    }
+}
+
+macro_rules! text_wire_type {
+    ($name:ident, $pattern:literal, $example:literal) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": ["string", "number"], "pattern": $pattern, "examples": [$example] })
+            }
+        }
+    };
+}
+
+text_wire_type!(Span, "^[0-9]+(ms|s|m|h)$", "30s");
+text_wire_type!(Cpu, "^([0-9]+m|[0-9]+(\\.[0-9]{1,3})?)$", "500m");
+text_wire_type!(Memory, "^[0-9]+(Ti|Gi|Mi|Ki|T|G|M|k)?$", "64Mi");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: FromStr<Err = QuantityError> + fmt::Display>(text: &str, canonical: Option<&str>) {
+        let shown = text.parse::<T>().ok().map(|value| value.to_string());
+        assert_eq!(shown.as_deref(), canonical, "{text}");
+    }
+
+    #[test]
+    fn durations_have_units() {
+        check::<Span>("500ms", Some("500ms"));
+        check::<Span>("2000ms", Some("2s"));
+        check::<Span>("120s", Some("2m"));
+        check::<Span>("0s", Some("0s"));
+        for bad in ["", "5", "1.5s", "-1s", "s", "5 s", "5d", "99999999999h"] {
+            check::<Span>(bad, None);
+        }
+    }
+
+    #[test]
+    fn cpu_is_cores_or_millicores() {
+        check::<Cpu>("500m", Some("500m"));
+        check::<Cpu>("2", Some("2"));
+        check::<Cpu>("0.25", Some("250m"));
+        for bad in ["", "0", "0m", "-1", "1.2345", "m", "1e3", ".5", "1.", "9999999999"] {
+            check::<Cpu>(bad, None);
+        }
+    }
+
+    #[test]
+    fn memory_is_bytes_with_binary_or_decimal_units() {
+        check::<Memory>("64Mi", Some("64Mi"));
+        check::<Memory>("1024Ki", Some("1Mi"));
+        check::<Memory>("500M", Some("500M"));
+        check::<Memory>("123", Some("123"));
+        for bad in ["", "0", "64mb", "64MiB", "-1Mi", "1.5Gi", "999999999Ti"] {
+            check::<Memory>(bad, None);
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! What a manifest can say: the wire types shared by YAML, the admin API and the CLI.
+//!
+//! Each field is documented where it stands (the JSON Schema and the error texts are made from here), each
+//! default is a named function or constant. Parsing, limits and rules between fields are in
+//! [`crate::manifest`].
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::ServiceName;
+use crate::quantity::{Cpu, Memory, Span};
+
+/// Most replicas that one service may ask for.
+pub const REPLICAS_MAX: u32 = 1_000;
+
+/// The apiVersion that this version reads and writes.
+pub const API_VERSION: &str = "ringmaster/v1";
+
+/// A service: N replicas of one template behind one balancing policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// How many replicas to keep running. Left out, `apply` keeps the live count (1 for a new service).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: Option<u32>,
+    /// What to run. A changed template is a new revision and replaces the replicas one at a time.
+    pub template: Template,
+    /// When a replica gets traffic, and when it is replaced.
+    #[serde(default)]
+    pub probes: Probes,
+    /// How replicas are replaced.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// Which replica a request goes to.
+    #[serde(default)]
+    pub balancing: Balancing,
+    /// What happens to a request whose replica fails.
+    #[serde(default)]
+    pub resilience: Resilience,
+    /// Which requests belong to this service.
+    #[serde(default)]
+    pub route: RouteSpec,
+}
+
+/// What a replica runs. `image` is for the docker runtime, `process` for the process runtime.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Template {
+    /// The image that the docker runtime runs, such as `ringmaster/replica:dev`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// When the docker runtime pulls the image.
+    #[serde(default)]
+    pub pull_policy: PullPolicy,
+    /// What the process runtime runs, where no engine answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessTemplate>,
+    /// The port on which a replica listens (docker). The process runtime assigns one and says it in `PORT`.
+    #[serde(default = "default_port")]
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// Environment variables. `SERVER_ID`, `HOSTNAME` and `PORT` are set by Ringmaster.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Replaces the image's entry point (docker).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Replaces the image's arguments (docker).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// The working directory. Default: the image's, or the daemon's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// The user, as `uid`, `uid:gid` or a name in the image (docker).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Folders and volumes to mount (docker).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// Limits on what a replica may use (docker).
+    #[serde(default)]
+    pub resources: Resources,
+    /// How closely a replica is confined (docker).
+    #[serde(default)]
+    pub security_context: SecurityContext,
+    /// How much of a replica's output is kept.
+    #[serde(default)]
+    pub logs: LogLimits,
+}
+
+/// When the docker runtime pulls an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PullPolicy {
+    /// Pull only what the engine does not have.
+    #[default]
+    IfNotPresent,
+    /// Pull before each new revision.
+    Always,
+    /// Never pull: the image must be there.
+    Never,
+}
+
+/// What the process runtime runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProcessTemplate {
+    /// The program and its arguments. A first word `ringmaster` is the daemon's own binary.
+    #[schemars(length(min = 1))]
+    pub command: Vec<String>,
+}
+
+/// A mount (docker).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Volume {
+    /// An absolute path of the host, or the name of an engine volume.
+    pub source: String,
+    /// The absolute path inside the replica.
+    pub target: String,
+    /// Mounted read-only.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// Limits on what a replica may use (docker).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    /// Processor time, such as `500m` (half a core). Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
+    /// Memory; a replica that uses more is killed. Default 512Mi.
+    #[serde(default = "default_memory")]
+    pub memory: Memory,
+    /// Processes and threads. Default 256.
+    #[serde(default = "default_pids")]
+    #[schemars(range(min = 1))]
+    pub pids: u32,
+}
+
+/// How closely a replica is confined (docker).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecurityContext {
+    /// The profile.
+    #[serde(default)]
+    pub profile: SecurityProfile,
+}
+
+/// A set of confinements.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum SecurityProfile {
+    /// Stock images run: no new privileges, limits, the engine's capabilities less MKNOD, NET_RAW,
+    /// AUDIT_WRITE, SYS_CHROOT and SETFCAP.
+    #[default]
+    Baseline,
+    /// All capabilities dropped, read-only root with a tmpfs on /tmp, not root.
+    Restricted,
+}
+
+/// How much of a replica's output is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogLimits {
+    /// Size of one log file. Default 10Mi.
+    #[serde(default = "default_log_size")]
+    pub max_size: Memory,
+    /// How many files are kept. Default 3.
+    #[serde(default = "default_log_files")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_files: u32,
+}
+
+/// When a replica gets traffic, and when it is replaced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Probes {
+    /// Gates traffic. Default: a TCP connection to the port.
+    #[serde(default = "Probe::default_readiness")]
+    pub readiness: Probe,
+    /// Replaces a replica that keeps failing it after having been ready. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<Probe>,
+}
+
+/// One probe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Probe {
+    /// A GET that must answer 200 to 399. At most one of `httpGet` and `tcpSocket`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_get: Option<HttpGet>,
+    /// A connection that must be accepted. The default where no `httpGet` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_socket: Option<TcpSocket>,
+    /// Time between two probes. Default 1s. A replica that was never ready is probed every 20 ms.
+    #[serde(default = "default_probe_period")]
+    pub period: Span,
+    /// Time after which one probe has failed. Default 1s.
+    #[serde(default = "default_probe_timeout")]
+    pub timeout: Span,
+    /// How many failures in a row make it fail. Default 3.
+    #[serde(default = "default_failure_threshold")]
+    #[schemars(range(min = 1))]
+    pub failure_threshold: u32,
+    /// How many successes in a row make it good again. Default 1.
+    #[serde(default = "default_success_threshold")]
+    #[schemars(range(min = 1))]
+    pub success_threshold: u32,
+}
+
+/// An HTTP probe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpGet {
+    /// The path, starting with `/`.
+    pub path: String,
+}
+
+/// A TCP probe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpSocket {}
+
+/// How replicas are replaced: one at a time, the new one ready before the old one is drained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Strategy {
+    /// How long a replica that no longer gets requests may finish those in flight. Default 30s.
+    #[serde(default = "default_drain")]
+    pub drain: Span,
+    /// How long a change may make no progress before the service is reported as stuck. Default 2m.
+    #[serde(default = "default_progress_deadline")]
+    pub progress_deadline: Span,
+    /// How long a replica may take to end after its stop signal before it is killed. Default 10s.
+    #[serde(default = "default_termination_grace")]
+    pub termination_grace: Span,
+}
+
+/// Which replica a request goes to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Balancing {
+    /// The policy.
+    #[serde(default)]
+    pub policy: Policy,
+    /// What is hashed. Left out, requests have no affinity and go to the less loaded of two replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_on: Option<HashOn>,
+}
+
+/// How a key becomes a replica.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// 2^16 slots, seeded XXH3-64, the fewest possible slots move on every change.
+    #[default]
+    SlotTable,
+}
+
+/// What of a request is hashed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum HashOn {
+    /// `X-Request-Id` if sent, else six random digits.
+    RequestId,
+    /// The path, without the query.
+    Path,
+    /// The client's address.
+    ClientIp,
+    /// The value of a header field.
+    Header(String),
+    /// The value of a cookie.
+    Cookie(String),
+    /// The value of a query parameter.
+    Query(String),
+}
+
+/// What happens to a request whose replica fails.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resilience {
+    /// How often a request is replayed on the next candidate: one that could not be sent, or an idempotent
+    /// one (RFC 9110 section 9.2.2) that failed before the first response byte. Default 2.
+    #[serde(default = "default_retries")]
+    #[schemars(range(max = 10))]
+    pub retries: u32,
+    /// How long a connection to a replica may take. Default 250ms: replicas are on this host.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Span,
+    /// How long a replica may take until its response starts. Default 60s.
+    #[serde(default = "default_response_timeout")]
+    pub response_timeout: Span,
+}
+
+/// Which requests belong to a service. The longest matching prefix wins, a named host before `*`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteSpec {
+    /// Host names without port; `*` is any. Default `["*"]`.
+    #[serde(default = "default_hosts")]
+    pub hosts: Vec<String>,
+    /// Matches whole path segments: `/api` matches `/api` and `/api/x`, not `/apis`. Default `/`.
+    #[serde(default = "default_path_prefix")]
+    pub path_prefix: String,
+}
+
+/// Where the data plane listens, and what it answers itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewaySpec {
+    /// Listeners. Default: one on `serve --listen`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerSpec>,
+    /// Serves `/rep`, `/add` and `/rm` of the assignment on the data port. Default: off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment_api: Option<AssignmentApiSpec>,
+}
+
+/// One listener of the data plane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerSpec {
+    /// A name for logs and metrics.
+    pub name: ServiceName,
+    /// The port; the address is that of `serve --listen`.
+    #[schemars(range(min = 1))]
+    pub port: u16,
+}
+
+/// The assignment's API on the data port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AssignmentApiSpec {
+    /// The service whose members `/add` and `/rm` edit.
+    pub service: ServiceName,
+}
+
+impl ServiceSpec {
+    /// The text that the revision hashes: everything that decides what a replica runs.
+    pub fn template_text(&self) -> String {
+        serde_json::to_string(&self.template).expect("a template has only string keys")
+    }
+}
+
+impl Probe {
+    fn default_readiness() -> Probe {
+        Probe {
+            http_get: None,
+            tcp_socket: None,
+            period: default_probe_period(),
+            timeout: default_probe_timeout(),
+            failure_threshold: default_failure_threshold(),
+            success_threshold: default_success_threshold(),
+        }
+    }
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self { readiness: Probe::default_readiness(), liveness: None }
+    }
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { cpu: None, memory: default_memory(), pids: default_pids() }
+    }
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { max_size: default_log_size(), max_files: default_log_files() }
+    }
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        Self {
+            drain: default_drain(),
+            progress_deadline: default_progress_deadline(),
+            termination_grace: default_termination_grace(),
+        }
+    }
+}
+
+impl Default for Resilience {
+    fn default() -> Self {
+        Self {
+            retries: default_retries(),
+            connect_timeout: default_connect_timeout(),
+            response_timeout: default_response_timeout(),
+        }
+    }
+}
+
+impl Default for RouteSpec {
+    fn default() -> Self {
+        Self { hosts: default_hosts(), path_prefix: default_path_prefix() }
+    }
+}
+
+fn default_port() -> u16 {
+    5000
+}
+fn default_memory() -> Memory {
+    Memory { bytes: 512 << 20 }
+}
+fn default_pids() -> u32 {
+    256
+}
+fn default_log_size() -> Memory {
+    Memory { bytes: 10 << 20 }
+}
+fn default_log_files() -> u32 {
+    3
+}
+fn default_probe_period() -> Span {
+    Span::from_millis(1_000)
+}
+fn default_probe_timeout() -> Span {
+    Span::from_millis(1_000)
+}
+fn default_failure_threshold() -> u32 {
+    3
+}
+fn default_success_threshold() -> u32 {
+    1
+}
+fn default_drain() -> Span {
+    Span::from_millis(30_000)
+}
+fn default_progress_deadline() -> Span {
+    Span::from_millis(120_000)
+}
+fn default_termination_grace() -> Span {
+    Span::from_millis(10_000)
+}
+fn default_retries() -> u32 {
+    2
+}
+fn default_connect_timeout() -> Span {
+    Span::from_millis(250)
+}
+fn default_response_timeout() -> Span {
+    Span::from_millis(60_000)
+}
+fn default_hosts() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+fn default_path_prefix() -> String {
+    "/".to_owned()
+}

@@ -1,0 +1,361 @@
+//! The status of every service, as people and scripts read it: counts, conditions, and each replica's state
+//! with its reason.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+use crate::desired::{Desired, DesiredService};
+use crate::handshake::{ACKNOWLEDGE_TIMEOUT, DrainState};
+use crate::ids::{Generation, Ordinal, ServiceName};
+use crate::observed::{Observed, Pending, Replica, ReplicaState};
+use crate::plan::Plan;
+
+/// What is, of one service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// The newest generation of the desired state that this status has taken into account.
+    pub observed_generation: Generation,
+    /// How many replicas are desired.
+    pub replicas: u32,
+    /// How many members have a replica that gets traffic.
+    pub ready: u32,
+    /// How many members have a ready replica of the desired revision.
+    pub updated: u32,
+    /// The desired revision, if its image could be resolved.
+    pub revision: Option<String>,
+    /// `Available`, `Progressing`, `Degraded`.
+    pub conditions: Vec<Condition>,
+    /// Every replica, and every member that waits for one.
+    pub members: Vec<ReplicaStatus>,
+    /// When the counts above last changed: the progress deadline counts from here.
+    pub progressed_at: Timestamp,
+}
+
+/// One aspect of a service's health.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Which aspect.
+    #[serde(rename = "type")]
+    pub kind: ConditionKind,
+    /// Whether it holds.
+    pub status: bool,
+    /// Why, in one CamelCase word.
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+    /// Since when `status` has been as it is.
+    pub since: Timestamp,
+}
+
+/// The aspects of a service's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConditionKind {
+    /// At least one replica gets traffic, or none is wanted.
+    Available,
+    /// Something is still to be done.
+    Progressing,
+    /// Something keeps it from being done.
+    Degraded,
+}
+
+/// One replica, or a member without one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaStatus {
+    /// The name that people use: `<service>-<ordinal>`.
+    pub name: String,
+    /// The name on the engine; none while there is no replica.
+    pub engine_name: Option<String>,
+    /// The member's place.
+    pub ordinal: Ordinal,
+    /// The name by which the assignment lists it.
+    pub display_name: String,
+    /// Its phase.
+    pub phase: Phase,
+    /// Why it is in that phase, for people; empty where there is nothing to say.
+    pub message: String,
+    /// What it runs.
+    pub revision: Option<String>,
+    /// Whether that is what it should run.
+    pub updated: bool,
+    /// Where it answers.
+    pub address: Option<String>,
+    /// The runtime's id of it.
+    pub id: Option<String>,
+    /// When it was made.
+    pub created_at: Option<Timestamp>,
+    /// How often its place has been refilled after a failure since the daemon started.
+    pub restarts: u32,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Requests since it was first published.
+    pub requests: u64,
+    /// The data plane has stopped choosing it for now.
+    pub ejected: bool,
+}
+
+/// Where a replica is on its way, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// No replica yet.
+    Pending,
+    /// Being created, or running and not ready yet.
+    Starting,
+    /// Gets traffic.
+    Ready,
+    /// Was ready, and its readiness probe fails.
+    NotReady,
+    /// Frozen by somebody.
+    Paused,
+    /// Gets no new requests, finishes those in flight.
+    Draining,
+    /// Being stopped and removed.
+    Terminating,
+    /// Has ended; kept for its output.
+    Exited,
+    /// Fails again and again; the next try waits.
+    CrashLoopBackOff,
+}
+
+impl ServiceStatus {
+    /// The condition of a kind.
+    pub fn condition(&self, kind: ConditionKind) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+
+    /// Whether all is as desired and nothing is left to do.
+    pub fn is_converged(&self) -> bool {
+        self.condition(ConditionKind::Progressing).is_some_and(|condition| !condition.status)
+    }
+}
+
+/// The status of every service. `previous` gives the times since when conditions have held.
+pub fn status(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    previous: &BTreeMap<ServiceName, ServiceStatus>,
+) -> BTreeMap<ServiceName, ServiceStatus> {
+    let of = |(name, service)| {
+        let one = service_status(name, service, desired, observed, plan, previous.get(name));
+        (name.clone(), one)
+    };
+    desired.services.iter().map(of).collect()
+}
+
+fn service_status(
+    name: &ServiceName,
+    service: &DesiredService,
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    previous: Option<&ServiceStatus>,
+) -> ServiceStatus {
+    let revision = observed.revisions.get(name);
+    let wanted = revision.and_then(|revision| revision.as_ref().ok());
+    let members = replica_statuses(name, service, observed, plan);
+    let ready = plan.serving.get(name).map_or(0, BTreeMap::len) as u32;
+    let updated =
+        members.iter().filter(|m| m.phase == Phase::Ready && m.updated && wanted.is_some()).count() as u32;
+    let replicas = service.members.len() as u32;
+    let converged = !service.deleting
+        && observed.list_error.is_none()
+        && (ready, updated) == (replicas, replicas)
+        && members.iter().all(|m| matches!(m.phase, Phase::Ready | Phase::Exited))
+        && !plan.actions.iter().any(|action| action.name().service == *name);
+    let counts = (service.generation, replicas, ready, updated);
+    let progressed_at = match previous {
+        Some(p) if counts == (p.observed_generation.min(service.generation), p.replicas, p.ready, p.updated) => {
+            p.progressed_at
+        }
+        _ => observed.now,
+    };
+    let stuck = !converged && observed.now.since(progressed_at) >= service.spec.strategy.progress_deadline.0;
+    let degraded = degradation(name, observed, plan, &members, stuck, service);
+    let available = ready > 0 || replicas == 0;
+    let progress = format!("{ready} of {replicas} ready, {updated} updated");
+    let made = [
+        (ConditionKind::Available, available, if available { "Ready" } else { "NoReplicaReady" }, progress.clone()),
+        (ConditionKind::Progressing, !converged, if converged { "Converged" } else { "Reconciling" }, progress),
+        match degraded {
+            Some((reason, message)) => (ConditionKind::Degraded, true, reason, message),
+            None => (ConditionKind::Degraded, false, "Healthy", String::new()),
+        },
+    ];
+    let conditions = made.map(|(kind, status, reason, message)| {
+        let before = previous.and_then(|p| p.condition(kind)).filter(|before| before.status == status);
+        let since = before.map_or(observed.now, |before| before.since);
+        Condition { kind, status, reason: reason.to_owned(), message, since }
+    });
+    ServiceStatus {
+        observed_generation: desired.generation,
+        replicas,
+        ready,
+        updated,
+        revision: wanted.map(ToString::to_string),
+        conditions: conditions.into(),
+        members,
+        progressed_at,
+    }
+}
+
+/// The one reason that matters most to a person, if anything is wrong.
+fn degradation(
+    name: &ServiceName,
+    observed: &Observed,
+    plan: &Plan,
+    members: &[ReplicaStatus],
+    stuck: bool,
+    service: &DesiredService,
+) -> Option<(&'static str, String)> {
+    if let Some(error) = &observed.list_error {
+        return Some(("EngineUnreachable", format!("{error}; traffic goes on to what was ready")));
+    }
+    if let Some(Err(error)) = observed.revisions.get(name) {
+        return Some(("TemplateUnresolved", error.clone()));
+    }
+    let silent = plan.draining.keys().filter(|replica| replica.service == *name).find_map(|replica| {
+        match observed.handshake.drain_state(replica, observed.now) {
+            DrainState::Unacknowledged(waited) if waited >= ACKNOWLEDGE_TIMEOUT => Some(waited),
+            _ => None,
+        }
+    });
+    if let Some(waited) = silent {
+        return Some(("DataPlaneSilent", removals_wait(waited)));
+    }
+    if let Some(member) = members.iter().find(|member| member.phase == Phase::CrashLoopBackOff) {
+        return Some(("CrashLoopBackOff", format!("{}: {}", member.name, member.message)));
+    }
+    if stuck {
+        let waiting = members.iter().find(|m| m.phase != Phase::Ready && !m.message.is_empty());
+        let why = waiting.map_or(String::new(), |m| format!("; {}: {}", m.name, m.message));
+        let deadline = service.spec.strategy.progress_deadline;
+        return Some(("ProgressDeadlineExceeded", format!("no progress for {deadline}{why}")));
+    }
+    None
+}
+
+fn removals_wait(waited: Duration) -> String {
+    format!(
+        "the data plane has not acknowledged the newest snapshot for {} s: removals wait until it does",
+        waited.as_secs()
+    )
+}
+
+fn replica_statuses(
+    name: &ServiceName,
+    service: &DesiredService,
+    observed: &Observed,
+    plan: &Plan,
+) -> Vec<ReplicaStatus> {
+    let mut all = Vec::new();
+    let mut replicas: Vec<&Replica> = observed.replicas.iter().filter(|r| r.name.service == *name).collect();
+    replicas.sort_by(|a, b| a.name.cmp(&b.name));
+    for member in &service.members {
+        let fills = |r: &&Replica| r.name.ordinal == member.ordinal && r.is_live() && r.pending != Some(Pending::Remove);
+        if !replicas.iter().any(fills) {
+            all.push(empty_place(name, member.ordinal, member.display_name(), observed, plan));
+        }
+    }
+    let wanted = observed.revisions.get(name).and_then(|revision| revision.as_ref().ok());
+    for replica in replicas {
+        let member = service.members.iter().find(|member| member.ordinal == replica.name.ordinal);
+        let display_name = member.map_or_else(|| replica.name.short(), |member| member.display_name());
+        let (phase, message) = phase(replica, observed, plan);
+        let endpoint = observed.handshake.endpoint(&replica.name);
+        all.push(ReplicaStatus {
+            name: replica.name.short(),
+            engine_name: Some(replica.engine_name.clone()),
+            ordinal: replica.name.ordinal,
+            display_name,
+            phase,
+            message,
+            revision: Some(replica.revision.to_string()),
+            updated: wanted.is_none_or(|wanted| *wanted == replica.revision),
+            address: replica.address.map(|address| address.to_string()),
+            id: replica.id.as_ref().map(|id| id.0.clone()),
+            created_at: Some(replica.created_at),
+            restarts: restarts(name, replica.name.ordinal, observed),
+            in_flight: endpoint.in_flight,
+            requests: endpoint.requests,
+            ejected: endpoint.ejected,
+        });
+    }
+    all.sort_by(|a, b| (a.ordinal, &a.created_at).cmp(&(b.ordinal, &b.created_at)));
+    all
+}
+
+fn restarts(name: &ServiceName, ordinal: Ordinal, observed: &Observed) -> u32 {
+    observed.history.member(name, ordinal).map_or(0, |member| member.restarts)
+}
+
+fn empty_place(
+    name: &ServiceName,
+    ordinal: Ordinal,
+    display_name: String,
+    observed: &Observed,
+    plan: &Plan,
+) -> ReplicaStatus {
+    let past = observed.history.member(name, ordinal);
+    let last = past.and_then(|past| past.last_failure.as_deref());
+    let (phase, message) = match plan.backing_off.get(&(name.clone(), ordinal)) {
+        Some(at) => {
+            let wait = at.since(observed.now).as_secs_f64();
+            let failures = past.map_or(0, |past| past.failures);
+            let last = last.unwrap_or("unknown");
+            (Phase::CrashLoopBackOff, format!("failed {failures} times, last: {last}; next try in {wait:.1} s"))
+        }
+        None => match observed.revisions.get(name) {
+            Some(Err(error)) => (Phase::Pending, error.clone()),
+            _ => (Phase::Pending, last.map_or(String::new(), |last| format!("last failure: {last}"))),
+        },
+    };
+    ReplicaStatus {
+        name: format!("{name}-{ordinal}"),
+        engine_name: None,
+        ordinal,
+        display_name,
+        phase,
+        message,
+        revision: None,
+        updated: false,
+        address: None,
+        id: None,
+        created_at: None,
+        restarts: restarts(name, ordinal, observed),
+        in_flight: 0,
+        requests: 0,
+        ejected: false,
+    }
+}
+
+fn phase(replica: &Replica, observed: &Observed, plan: &Plan) -> (Phase, String) {
+    if replica.pending == Some(Pending::Remove) || replica.state == ReplicaState::Removing {
+        let why = plan.draining.get(&replica.name).map_or(String::new(), ToString::to_string);
+        return (Phase::Terminating, why);
+    }
+    if let ReplicaState::Exited(exit) = &replica.state {
+        return (Phase::Exited, exit.to_string());
+    }
+    if let Some(reason) = plan.draining.get(&replica.name) {
+        let in_flight = observed.handshake.endpoint(&replica.name).in_flight;
+        return (Phase::Draining, format!("{reason}, {in_flight} in flight"));
+    }
+    let failure = || replica.health.last_failure.clone().unwrap_or_default();
+    match replica.state {
+        ReplicaState::Paused => (Phase::Paused, "somebody paused it".to_owned()),
+        ReplicaState::Created => (Phase::Starting, String::new()),
+        _ if replica.is_ready() => {
+            let ejected = observed.handshake.endpoint(&replica.name).ejected;
+            let note = if ejected { "ejected by the data plane: it does not answer" } else { "" };
+            (Phase::Ready, note.to_owned())
+        }
+        _ if replica.health.was_ready => (Phase::NotReady, failure()),
+        _ => (Phase::Starting, failure()),
+    }
+}

@@ -1,0 +1,110 @@
+//! Hints from the engine's event stream, which ends whenever the engine restarts.
+//!
+//! Deliberately absent: what the events say. They only wake the loop, which lists again. Events of networks
+//! carry no labels of ours, so that a detached replica is found by the loop's periodic list.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bollard::errors::Error as EngineError;
+use bollard::models::EventMessage;
+use bollard::query_parameters::EventsOptionsBuilder;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use ringmaster_runtime::{Wake, labels};
+use tokio::time::Instant;
+
+use crate::engine::{Engine, READ_MAX, failed};
+
+const ACTIONS: [&str; 9] = ["die", "oom", "kill", "destroy", "pause", "unpause", "rename", "start", "stop"];
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// A stream that has lived this long was a good one: its end is not a reason to wait longer than the least.
+const GOOD_AFTER: Duration = Duration::from_secs(5);
+
+/// Hints about the containers of `instance`, for ever.
+pub(crate) fn wakes(engine: Engine, instance: String) -> BoxStream<'static, Wake> {
+    let watch = Watch { engine, instance, source: Source::Lost { told: false }, backoff: Duration::ZERO };
+    stream::unfold(watch, |mut watch| async move {
+        let wake = watch.next().await;
+        Some((wake, watch))
+    })
+    .boxed()
+}
+
+struct Watch {
+    engine: Engine,
+    instance: String,
+    source: Source,
+    /// How long to wait before the next try.
+    backoff: Duration,
+}
+
+enum Source {
+    /// Hints arrive.
+    Live { events: BoxStream<'static, Result<EventMessage, EngineError>>, since: Instant },
+    /// They do not; `told` says whether the reader knows.
+    Lost { told: bool },
+}
+
+impl Watch {
+    async fn next(&mut self) -> Wake {
+        loop {
+            match &mut self.source {
+                Source::Live { events, since } => {
+                    let since = *since;
+                    let reason = match events.next().await {
+                        Some(Ok(_)) => return Wake::Changed,
+                        Some(Err(error)) => self.reason(&error),
+                        None => "the engine ended the event stream".to_owned(),
+                    };
+                    self.source = Source::Lost { told: true };
+                    self.wait_longer(since.elapsed() > GOOD_AFTER);
+                    return Wake::Disconnected(reason);
+                }
+                Source::Lost { told } => {
+                    let told = *told;
+                    tokio::time::sleep(self.backoff).await;
+                    // Events are asked for from before the ping on, so that none is lost in between.
+                    let since = SystemTime::now();
+                    match self.engine.call("ping the engine", READ_MAX, self.engine.docker.ping()).await {
+                        Ok(_) => {
+                            let events = self.subscribe(since);
+                            self.source = Source::Live { events, since: Instant::now() };
+                            return Wake::Reconnected;
+                        }
+                        Err(error) => {
+                            self.wait_longer(false);
+                            self.source = Source::Lost { told: true };
+                            if !told {
+                                return Wake::Disconnected(error.message);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn wait_longer(&mut self, start_over: bool) {
+        self.backoff =
+            if start_over { BACKOFF_MIN } else { (self.backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX) };
+    }
+
+    fn reason(&self, error: &EngineError) -> String {
+        failed(String::new(), &self.engine.socket, error).message
+    }
+
+    fn subscribe(&self, since: SystemTime) -> BoxStream<'static, Result<EventMessage, EngineError>> {
+        let owner = format!("{}={}", labels::OWNER_KEY, labels::OWNER);
+        let instance = format!("{}={}", labels::INSTANCE, self.instance);
+        let filters = HashMap::from([
+            ("type", vec!["container"]),
+            ("label", vec![owner.as_str(), instance.as_str()]),
+            ("event", ACTIONS.to_vec()),
+        ]);
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
+        let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
+        self.engine.docker.events(Some(options)).boxed()
+    }
+}

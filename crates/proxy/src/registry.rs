@@ -1,0 +1,175 @@
+//! What all threads share: the counters and verdicts behind the newest snapshot, and the acknowledgements.
+//!
+//! The registry is brought up to a snapshot by whichever thread sees it first, always under its lock and always
+//! with the newest snapshot read under that lock. So all workers agree on the counters of an endpoint, and an
+//! entry can only vanish when no worker can have it: it is unpublished, every worker has swapped in the newest
+//! snapshot, and nothing is in flight. No request takes this lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ringmaster_core::snapshot::{EndpointReport, Report, Snapshot};
+use ringmaster_core::{Generation, Ordinal, ReplicaName, ServiceName};
+use tokio::sync::{mpsc, watch};
+
+use crate::LocalApi;
+use crate::listener::ListenerStatus;
+use crate::outlier::{Health, Task};
+use crate::stats::{EndpointStats, MemberStats, ServiceStats, Signals};
+
+/// What all threads of one data plane share.
+pub(crate) struct Shared {
+    pub(crate) local: Option<Arc<dyn LocalApi>>,
+    pub(crate) signals: Arc<Signals>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    acknowledged: Box<[AtomicU64]>,
+    registry: Mutex<Registry>,
+    listeners: Mutex<Vec<ListenerStatus>>,
+}
+
+/// Counters and verdicts by name.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    applied: Option<Arc<Snapshot>>,
+    pub(crate) endpoints: BTreeMap<ReplicaName, EndpointEntry>,
+    pub(crate) services: BTreeMap<ServiceName, ServiceEntry>,
+}
+
+/// One endpoint's.
+#[derive(Debug, Clone)]
+pub(crate) struct EndpointEntry {
+    pub(crate) stats: Arc<EndpointStats>,
+    pub(crate) health: Arc<Health>,
+}
+
+/// One service's, with its members' places.
+#[derive(Debug, Default)]
+pub(crate) struct ServiceEntry {
+    pub(crate) stats: Arc<ServiceStats>,
+    pub(crate) members: BTreeMap<Ordinal, Arc<MemberStats>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        workers: usize,
+        local: Option<Arc<dyn LocalApi>>,
+    ) -> (Arc<Shared>, mpsc::UnboundedReceiver<Task>) {
+        let (signals, tasks) = Signals::new();
+        let shared = Shared {
+            local,
+            signals,
+            snapshots,
+            acknowledged: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            registry: Mutex::default(),
+            listeners: Mutex::default(),
+        };
+        (Arc::new(shared), tasks)
+    }
+
+    /// A receiver of its own for a task that follows the snapshots.
+    pub(crate) fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Runs `f` on the registry as of the newest snapshot. Brief: other workers wait to swap meanwhile.
+    pub(crate) fn with_latest<R>(&self, f: impl FnOnce(&mut Registry, &Arc<Snapshot>) -> R) -> R {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        registry.apply(&snapshot, &self.signals);
+        f(&mut registry, &snapshot)
+    }
+
+    /// Worker `index` gives no request to an endpoint that `generation` leaves out.
+    pub(crate) fn acknowledge(&self, index: usize, generation: Generation) {
+        self.acknowledged[index].store(generation.0, Ordering::SeqCst);
+        self.signals.hurry();
+    }
+
+    /// The report of this moment. Forgets drained endpoints.
+    pub(crate) fn report(&self) -> Report {
+        // Acknowledgements first: a choice made before one of them is then in the counts that are read after.
+        let acknowledged: Vec<u64> = self.acknowledged.iter().map(|a| a.load(Ordering::SeqCst)).collect();
+        self.with_latest(|registry, snapshot| {
+            let settled = acknowledged.iter().all(|&a| a == snapshot.generation.0);
+            registry
+                .endpoints
+                .retain(|_, entry| !settled || entry.stats.is_published() || entry.stats.in_flight() > 0);
+            Report {
+                acknowledged: Generation(acknowledged.iter().copied().min().unwrap_or(0)),
+                endpoints: registry.endpoints.iter().filter_map(EndpointEntry::report).collect(),
+            }
+        })
+    }
+
+    pub(crate) fn listeners(&self) -> MutexGuard<'_, Vec<ListenerStatus>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    fn apply(&mut self, snapshot: &Arc<Snapshot>, signals: &Arc<Signals>) {
+        if self.applied.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, snapshot)) {
+            return;
+        }
+        self.services.retain(|name, _| snapshot.services.contains_key(name));
+        for (name, routing) in &snapshot.services {
+            let service = self.services.entry(name.clone()).or_default();
+            let is_member = |o: &Ordinal| {
+                routing.table.members().binary_search(o).is_ok() || routing.endpoints.contains_key(o)
+            };
+            service.members.retain(|ordinal, _| is_member(ordinal));
+            for ordinal in routing.table.members().iter().chain(routing.endpoints.keys()) {
+                service.members.entry(*ordinal).or_default();
+            }
+            for (ordinal, endpoint) in &routing.endpoints {
+                let member = service.members.entry(*ordinal).or_default();
+                let new_health = || {
+                    let member = Arc::clone(member);
+                    Arc::new(Health::new(
+                        endpoint.replica.clone(),
+                        endpoint.address,
+                        member,
+                        Arc::clone(signals),
+                    ))
+                };
+                let entry = self.endpoints.entry(endpoint.replica.clone());
+                let entry =
+                    entry.or_insert_with(|| EndpointEntry { stats: Arc::default(), health: new_health() });
+                if entry.health.address() != endpoint.address {
+                    // What is known of the old address says nothing about the new one.
+                    entry.health.unpublish();
+                    entry.health = new_health();
+                }
+                entry.stats.set_published(true);
+                entry.health.publish(routing.resilience.connect_timeout.0);
+            }
+        }
+        let published: BTreeSet<&ReplicaName> =
+            snapshot.endpoints().map(|endpoint| &endpoint.replica).collect();
+        for (replica, entry) in &self.endpoints {
+            if !published.contains(replica) {
+                entry.stats.set_published(false);
+                entry.health.unpublish();
+            }
+        }
+        self.applied = Some(Arc::clone(snapshot));
+    }
+}
+
+impl EndpointEntry {
+    /// Its line in the report; an endpoint that is neither published nor busy has none.
+    fn report((replica, entry): (&ReplicaName, &EndpointEntry)) -> Option<(ReplicaName, EndpointReport)> {
+        let in_flight = entry.stats.in_flight();
+        (entry.stats.is_published() || in_flight > 0).then(|| {
+            let report = EndpointReport {
+                in_flight,
+                requests: entry.stats.requests(),
+                failures: entry.stats.failures(),
+                ejected: entry.health.is_ejected(),
+            };
+            (replica.clone(), report)
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! One worker's routing: from host and path to a service, and the service's endpoints with their pools.
+//!
+//! Built anew from each snapshot and swapped as a whole. An endpoint that is in both keeps its pool; one that is
+//! left out closes its idle connections.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ringmaster_core::snapshot::{ServiceRouting, Snapshot};
+use ringmaster_core::{Generation, Ordinal, ReplicaName, ServiceName};
+
+use crate::key::KeySource;
+use crate::registry::{Registry, Shared};
+use crate::stats::ServiceStats;
+use crate::upstream::Endpoint;
+
+/// All routes of one generation.
+#[derive(Default)]
+pub(crate) struct Routing {
+    pub(crate) generation: Generation,
+    pub(crate) assignment_api: Option<ServiceName>,
+    hosts: HashMap<String, Vec<Route>>,
+    any_host: Vec<Route>,
+    endpoints: HashMap<ReplicaName, Rc<Endpoint>>,
+}
+
+/// One path prefix of a host; the longest come first.
+struct Route {
+    prefix: String,
+    service: Rc<Service>,
+}
+
+/// A service as a worker sees it.
+pub(crate) struct Service {
+    pub(crate) spec: Arc<ServiceRouting>,
+    pub(crate) key: KeySource,
+    pub(crate) stats: Arc<ServiceStats>,
+    /// Its endpoints, by ordinal.
+    pub(crate) endpoints: Vec<Rc<Endpoint>>,
+    by_ordinal: Vec<Option<Rc<Endpoint>>>,
+}
+
+impl Service {
+    pub(crate) fn endpoint(&self, ordinal: Ordinal) -> Option<&Rc<Endpoint>> {
+        self.by_ordinal.get(ordinal.index())?.as_ref()
+    }
+
+    pub(crate) fn new(
+        spec: &Arc<ServiceRouting>,
+        stats: Arc<ServiceStats>,
+        endpoints: Vec<Rc<Endpoint>>,
+    ) -> Service {
+        let mut by_ordinal = Vec::new();
+        for endpoint in &endpoints {
+            let index = endpoint.replica.ordinal.index();
+            if by_ordinal.len() <= index {
+                by_ordinal.resize(index + 1, None);
+            }
+            by_ordinal[index] = Some(Rc::clone(endpoint));
+        }
+        let key = KeySource::new(spec.balancing.hash_on.as_ref());
+        Service { spec: Arc::clone(spec), key, stats, endpoints, by_ordinal }
+    }
+}
+
+impl Routing {
+    /// The routing of the newest snapshot. `previous` lends the endpoints that live on.
+    pub(crate) fn newest(shared: &Arc<Shared>, previous: &Routing) -> Routing {
+        shared.with_latest(|registry, snapshot| Routing::build(snapshot, registry, previous, shared))
+    }
+
+    fn build(snapshot: &Snapshot, registry: &Registry, previous: &Routing, shared: &Arc<Shared>) -> Routing {
+        let mut routing = Routing {
+            generation: snapshot.generation,
+            assignment_api: snapshot.assignment_api.clone(),
+            ..Routing::default()
+        };
+        for (name, spec) in &snapshot.services {
+            let Some(entry) = registry.services.get(name) else { continue };
+            let endpoints = spec.endpoints.values().filter_map(|published| {
+                let known = registry.endpoints.get(&published.replica)?;
+                let member = entry.members.get(&published.replica.ordinal)?;
+                let reused = previous.endpoints.get(&published.replica);
+                let reused = reused.filter(|endpoint| Arc::ptr_eq(&endpoint.health, &known.health));
+                Some(reused.cloned().unwrap_or_else(|| Endpoint::new(published, known, member, shared)))
+            });
+            let endpoints: Vec<Rc<Endpoint>> = endpoints.collect();
+            for endpoint in &endpoints {
+                routing.endpoints.insert(endpoint.replica.clone(), Rc::clone(endpoint));
+            }
+            let service = Rc::new(Service::new(spec, Arc::clone(&entry.stats), endpoints));
+            routing.add_routes(&service);
+        }
+        for routes in routing.hosts.values_mut().chain([&mut routing.any_host]) {
+            routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+        }
+        routing
+    }
+
+    fn add_routes(&mut self, service: &Rc<Service>) {
+        let spec = &service.spec.route;
+        // `/api/` and `/api` mean the same segment; the root's own slash is the empty prefix.
+        let prefix = spec.path_prefix.trim_end_matches('/').to_owned();
+        for host in &spec.hosts {
+            let route = Route { prefix: prefix.clone(), service: Rc::clone(service) };
+            match host.as_str() {
+                "*" => self.any_host.push(route),
+                name => self.hosts.entry(name.to_ascii_lowercase()).or_default().push(route),
+            }
+        }
+    }
+
+    /// The service of a request: a named host before any, then the longest prefix of whole segments.
+    pub(crate) fn find(&self, host: Option<&str>, path: &str) -> Option<&Rc<Service>> {
+        let named =
+            host.filter(|_| !self.hosts.is_empty()).and_then(|host| self.hosts.get(&*lower_case(host)));
+        let routes = named.into_iter().flatten().chain(&self.any_host);
+        routes.into_iter().find(|route| is_prefix(&route.prefix, path)).map(|route| &route.service)
+    }
+
+    /// Closes the idle connections of endpoints that `next` no longer has.
+    pub(crate) fn retire(&self, next: &Routing) {
+        for (replica, endpoint) in &self.endpoints {
+            if !next.endpoints.get(replica).is_some_and(|kept| Rc::ptr_eq(kept, endpoint)) {
+                endpoint.retire();
+            }
+        }
+    }
+}
+
+/// The host without its port.
+pub(crate) fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        // The colons of an IPv6 address are inside brackets.
+        Some((host, port)) if !port.contains(']') => host,
+        _ => authority,
+    }
+}
+
+fn lower_case(host: &str) -> Cow<'_, str> {
+    if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
+}
+
+fn is_prefix(prefix: &str, path: &str) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_matches_whole_segments() {
+        for path in ["/api", "/api/", "/api/x"] {
+            assert!(is_prefix("/api", path), "{path}");
+        }
+        for path in ["/apis", "/ap", "/", "*"] {
+            assert!(!is_prefix("/api", path), "{path}");
+        }
+        assert!(is_prefix("", "/") && is_prefix("", "*") && is_prefix("", "/x"));
+    }
+
+    #[test]
+    fn a_port_is_no_part_of_a_host() {
+        for (authority, host) in [
+            ("a.example:80", "a.example"),
+            ("a.example", "a.example"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
+            assert_eq!(without_port(authority), host);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Process-wide counters of endpoints, members and services, and the signals that say a report is due.
+//!
+//! Everything here is atomic: a request counts without a lock. Who keeps these counters and for how long is
+//! in [`crate::registry`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use http::StatusCode;
+use tokio::sync::{Notify, mpsc};
+
+use crate::outlier::Task;
+
+/// Wakes the reporter and hands it tasks.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    urgent: Notify,
+    changed: Notify,
+    dirty: AtomicBool,
+    tasks: mpsc::UnboundedSender<Task>,
+}
+
+impl Signals {
+    /// Signals, and the other end of the task queue.
+    pub(crate) fn new() -> (Arc<Signals>, mpsc::UnboundedReceiver<Task>) {
+        let (tasks, receiver) = mpsc::unbounded_channel();
+        let signals =
+            Signals { urgent: Notify::new(), changed: Notify::new(), dirty: AtomicBool::new(false), tasks };
+        (Arc::new(signals), receiver)
+    }
+
+    /// Something changed that a report should tell within its usual interval. One load when that is known.
+    pub(crate) fn touch(&self) {
+        if !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Something changed that the controller waits for: report at once.
+    pub(crate) fn hurry(&self) {
+        self.urgent.notify_one();
+    }
+
+    /// Hands a task to the control thread. The queue is bounded by its users: at most one check and one
+    /// recovery per endpoint.
+    pub(crate) fn run(&self, task: Task) {
+        if self.tasks.send(task).is_err() {
+            tracing::debug!("the control thread has ended, a check of an endpoint is dropped");
+        }
+    }
+
+    /// Resolves when a report is due at once. Cancel-safe: a permit is only taken by completing.
+    pub(crate) async fn urgent(&self) {
+        self.urgent.notified().await;
+    }
+
+    /// Resolves when a report is due within the usual interval. Cancel-safe as [`Signals::urgent`].
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The report that is about to be made covers everything so far.
+    pub(crate) fn settle(&self) {
+        self.dirty.store(false, Ordering::SeqCst);
+    }
+}
+
+/// What is counted of one endpoint. A new one is not published until the registry says so.
+#[derive(Debug, Default)]
+pub(crate) struct EndpointStats {
+    in_flight: AtomicU32,
+    requests: AtomicU64,
+    failures: AtomicU64,
+    published: AtomicBool,
+}
+
+impl EndpointStats {
+    /// A request chose this endpoint.
+    pub(crate) fn begin(&self, signals: &Signals) {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        signals.touch();
+    }
+
+    /// That request has ended. The last one of an endpoint that is being drained is news for the controller.
+    pub(crate) fn end(&self, signals: &Signals) {
+        let last = self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && !self.published.load(Ordering::SeqCst) { signals.hurry() } else { signals.touch() }
+    }
+
+    pub(crate) fn fail(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_published(&self) -> bool {
+        self.published.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_published(&self, published: bool) {
+        self.published.store(published, Ordering::SeqCst);
+    }
+}
+
+/// Why a try failed, as a metric's label. The order is that of [`UpstreamError::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UpstreamError {
+    /// No connection came about.
+    Connect,
+    /// The connection broke before a response began.
+    NoResponse,
+    /// The connection broke while the response was relayed.
+    Truncated,
+    /// What came back is not HTTP.
+    Invalid,
+    /// No response began in time.
+    Timeout,
+}
+
+impl UpstreamError {
+    pub(crate) const ALL: [(UpstreamError, &'static str); 5] = [
+        (UpstreamError::Connect, "connect"),
+        (UpstreamError::NoResponse, "no_response"),
+        (UpstreamError::Truncated, "truncated"),
+        (UpstreamError::Invalid, "invalid_response"),
+        (UpstreamError::Timeout, "timeout"),
+    ];
+}
+
+/// What is counted of one member's place, over all replicas that filled it.
+#[derive(Debug, Default)]
+pub(crate) struct MemberStats {
+    pub(crate) requests: AtomicU64,
+    pub(crate) ejections: AtomicU64,
+    errors: [AtomicU64; UpstreamError::ALL.len()],
+}
+
+impl MemberStats {
+    pub(crate) fn count_error(&self, error: UpstreamError) {
+        self.errors[error as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn errors(&self, error: UpstreamError) -> u64 {
+        self.errors[error as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// What is counted of one service.
+#[derive(Debug, Default)]
+pub(crate) struct ServiceStats {
+    pub(crate) replays: AtomicU64,
+    responses: [AtomicU64; 5],
+}
+
+impl ServiceStats {
+    /// A response went to the client, whoever made it.
+    pub(crate) fn count_response(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5);
+        self.responses[class - 1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts of the classes 1xx to 5xx.
+    pub(crate) fn responses(&self) -> [u64; 5] {
+        std::array::from_fn(|class| self.responses[class].load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,234 @@
+//! One worker: a thread with its own runtime, listeners, routing and connections.
+//!
+//! Nothing here is shared but what [`Shared`] says. Everything of a worker is on one thread, so its state is in
+//! `Rc` and `Cell`.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::ProxyError;
+use crate::forward;
+use crate::io::{Activity, ClientIo, Exchange};
+use crate::key::Random;
+use crate::registry::Shared;
+use crate::routing::Routing;
+use crate::upgrade::Tunnel;
+
+/// Read and write buffer of a client's connection, and so the longest request head. A head has at most 100
+/// fields, which is hyper's default.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Pause after the system refused to accept: out of descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the control thread tells a worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Accept connections from this socket.
+    Open { address: SocketAddr, socket: StdListener },
+    /// Close the socket of this address; its connections live on.
+    Close { address: SocketAddr },
+}
+
+/// What a worker is started with.
+pub(crate) struct Setup {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) token: CancellationToken,
+    pub(crate) grace: Duration,
+}
+
+/// A worker's state.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) random: Random,
+    index: usize,
+    routing: RefCell<Rc<Routing>>,
+    http: http1::Builder,
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Tells a worker; one that has ended needs to know nothing any more.
+pub(crate) fn send(worker: &mpsc::UnboundedSender<Command>, command: Command) {
+    if worker.send(command).is_err() {
+        tracing::debug!("a worker has ended, a listener command is dropped");
+    }
+}
+
+/// Runs a worker until its token is cancelled and its connections have ended or the grace is over.
+pub(crate) fn run(setup: Setup, ready: &SyncSender<Result<(), ProxyError>>) {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (result, runtime) = match built {
+        Ok(runtime) => (Ok(()), Some(runtime)),
+        Err(source) => (Err(ProxyError::Runtime { source }), None),
+    };
+    if ready.send(result).is_err() {
+        tracing::debug!("nobody waits for this worker any more");
+    }
+    if let Some(runtime) = runtime {
+        LocalSet::new().block_on(&runtime, serve(setup));
+    }
+}
+
+async fn serve(setup: Setup) {
+    let Setup { index, shared, commands, token, grace } = setup;
+    let mut http = http1::Builder::new();
+    http.max_buf_size(BUFFER_BYTES_MAX).header_read_timeout(None);
+    let worker = Rc::new(Worker {
+        shared,
+        random: Random::new(),
+        index,
+        routing: RefCell::default(),
+        http,
+        token,
+        tasks: TaskTracker::new(),
+    });
+    worker.swap();
+    let following = tokio::task::spawn_local(Rc::clone(&worker).follow_snapshots());
+    worker.listen(commands).await;
+    worker.tasks.close();
+    if timeout(grace, worker.tasks.wait()).await.is_err() {
+        let left = worker.tasks.len();
+        tracing::warn!(left, "shutdown: connections were cut off, their requests did not end in time");
+    }
+    following.abort();
+}
+
+impl Worker {
+    /// The routing of this moment; valid for a choice only until the next await.
+    pub(crate) fn routing(&self) -> Rc<Routing> {
+        Rc::clone(&self.routing.borrow())
+    }
+
+    /// Runs a tunnel beside the connection that it came from.
+    pub(crate) fn tunnel(&self, tunnel: Tunnel) {
+        self.tasks.spawn_local(tunnel.run(self.token.clone()));
+    }
+
+    /// Swaps in the newest snapshot and says so. Until the acknowledgement nothing is awaited.
+    fn swap(&self) {
+        let previous = self.routing();
+        let next = Rc::new(Routing::newest(&self.shared, &previous));
+        self.routing.replace(Rc::clone(&next));
+        previous.retire(&next);
+        self.shared.acknowledge(self.index, next.generation);
+    }
+
+    /// Follows the snapshots until there will be no more: then the last one stays.
+    async fn follow_snapshots(self: Rc<Self>) {
+        let mut snapshots = self.shared.snapshots();
+        // The first one may have changed between the swap at the start and this subscription.
+        snapshots.mark_changed();
+        while snapshots.changed().await.is_ok() {
+            self.swap();
+        }
+    }
+
+    /// Opens and closes listeners as told, until the token is cancelled; then closes all.
+    async fn listen(self: &Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut open: HashMap<SocketAddr, CancellationToken> = HashMap::new();
+        loop {
+            // Cancel-safe: `recv` loses no command when the other arm ends the loop.
+            let command = tokio::select! {
+                command = commands.recv() => command,
+                () = self.token.cancelled() => None,
+            };
+            match command {
+                Some(Command::Open { address, socket }) => {
+                    let close = self.token.child_token();
+                    open.insert(address, close.clone());
+                    match TcpListener::from_std(socket) {
+                        Ok(listener) => drop(self.tasks.spawn_local(Rc::clone(self).accept(listener, close))),
+                        Err(error) => tracing::error!(%address, %error, "a worker cannot listen"),
+                    }
+                }
+                Some(Command::Close { address }) => {
+                    if let Some(close) = open.remove(&address) {
+                        close.cancel();
+                    }
+                }
+                None if self.token.is_cancelled() => return,
+                // The control thread has ended before us, which only a panic does; what is open stays open until
+                // the token, which its end cancels.
+                None => return self.token.cancelled().await,
+            }
+        }
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener, close: CancellationToken) {
+        loop {
+            // Cancel-safe: a connection that `accept` has not returned is still in the queue.
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = close.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, client)) => self.connected(stream, client),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept: raise the limit on open files (`ulimit -n`)");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        // Whoever is in the queue has been told that the connection stands: closing would reset it.
+        while let Some(Ok((stream, client))) = listener.accept().now_or_never() {
+            self.connected(stream, client);
+        }
+    }
+
+    fn connected(self: &Rc<Self>, stream: TcpStream, client: SocketAddr) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "client connection ended at once");
+            return;
+        }
+        self.tasks.spawn_local(Rc::clone(self).serve_connection(stream, client));
+    }
+
+    async fn serve_connection(self: Rc<Self>, stream: TcpStream, client: SocketAddr) {
+        let activity = Arc::new(Activity::default());
+        let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&activity)));
+        let service = service_fn(|request| {
+            let exchange = Exchange::begin(&activity);
+            forward::handle(Rc::clone(&self), client, request, exchange).map(Ok::<_, Infallible>)
+        });
+        let connection = self.http.serve_connection(io, service).with_upgrades();
+        tokio::pin!(connection);
+        // Cancel-safe: the connection is pinned outside and polled on after the token.
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = self.token.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(%client, %error, "client connection ended");
+        }
+    }
+}
+
+/// Whether an accept failed for the connection at hand, and not for those to come.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

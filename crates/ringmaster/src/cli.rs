@@ -1,0 +1,284 @@
+//! The command line: every verb, option and default, with help that has examples.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringmaster_core::quantity::Span;
+
+/// Keeps N healthy replicas running on Docker and balances HTTP over them with consistent hashing.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringmaster",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done, 1 it did not work out (or `diff` found a difference), 2 the input is wrong \
+                  and nothing was applied, 3 no daemon answers.\n\n\
+                  Examples:\n  \
+                  ringmaster apply -f manifests/replicas.yaml\n  \
+                  ringmaster get replicas -w\n  \
+                  ringmaster diff -f manifests/replicas.yaml\n  \
+                  ringmaster kill web-1"
+)]
+pub(crate) struct Cli {
+    /// The daemon's admin API: where it is, or for `serve` where it listens (off loopback it needs a token).
+    #[arg(long, global = true, env = "RINGMASTER_ADMIN", default_value = "http://127.0.0.1:5001", value_name = "URL|ADDR")]
+    pub(crate) admin: String,
+    /// A file with the admin API's token, where it needs one.
+    #[arg(long, global = true, env = "RINGMASTER_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) admin_token_file: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run the daemon: the controller and the data plane.
+    Serve(Box<Serve>),
+    /// Make the desired state what a manifest says, and wait until it is so.
+    #[command(after_help = "Examples:\n  ringmaster apply -f manifests/replicas.yaml\n  \
+                            ringmaster apply -f web.yaml -f api.yaml --prune\n  cat web.yaml | ringmaster apply -f -")]
+    Apply(Apply),
+    /// Show what `apply` would change; exits 1 when something would.
+    #[command(after_help = "Example:\n  ringmaster diff -f manifests/replicas.yaml")]
+    Diff(Diff),
+    /// List services or replicas.
+    #[command(after_help = "Examples:\n  ringmaster get replicas -o wide\n  ringmaster get services web -o yaml\n  \
+                            ringmaster get replicas -w")]
+    Get(Get),
+    /// Show one service in full: conditions, replicas, events.
+    #[command(after_help = "Example:\n  ringmaster describe web")]
+    Describe {
+        /// The service.
+        service: String,
+    },
+    /// Set the number of replicas until the next `apply` that names it.
+    #[command(after_help = "Example:\n  ringmaster scale web --replicas 5")]
+    Scale(Scale),
+    /// Delete services and their replicas.
+    #[command(after_help = "Examples:\n  ringmaster delete web\n  ringmaster delete --all")]
+    Delete(Delete),
+    /// Show the output of a replica.
+    #[command(after_help = "Examples:\n  ringmaster logs web-1\n  ringmaster logs web-1 --previous --lines 20")]
+    Logs(Logs),
+    /// Show what happened, and why.
+    #[command(after_help = "Example:\n  ringmaster events -w")]
+    Events {
+        /// Go on showing new events.
+        #[arg(short, long)]
+        watch: bool,
+        /// How to print them.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Inject a fault: send a signal to a replica's process (the daemon needs --allow-faults).
+    #[command(after_help = "Examples:\n  ringmaster kill web-1\n  ringmaster kill web-1 --signal STOP")]
+    Kill {
+        /// The replica, as `<service>-<ordinal>`: `web-1` is ordinal 1.
+        replica: String,
+        /// The signal.
+        #[arg(long, value_enum, default_value_t = SignalName::Kill, ignore_case = true)]
+        signal: SignalName,
+    },
+    /// Check manifests without a daemon.
+    #[command(after_help = "Example:\n  ringmaster validate -f manifests/replicas.yaml")]
+    Validate {
+        /// A manifest; `-` is standard input.
+        #[arg(short, long = "file", required = true, value_name = "FILE|-")]
+        files: Vec<String>,
+    },
+    /// Print the JSON Schema of manifests.
+    Schema,
+    /// Run the demo server (PORT and SERVER_ID from the environment).
+    Replica,
+    /// Print the versions of this program and of the daemon.
+    Version,
+    /// Print a shell completion script.
+    #[command(after_help = "Example:\n  ringmaster completions bash > /etc/bash_completion.d/ringmaster")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which runtime runs the replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuntimeChoice {
+    /// Docker where there is an engine socket, else processes.
+    Auto,
+    /// Containers on a Docker engine.
+    Docker,
+    /// Child processes on this machine.
+    Process,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people on a terminal, else JSON.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  ringmaster serve --manifest manifests/replicas.yaml --watch\n  \
+                        ringmaster serve --runtime process --listen 127.0.0.1:8080 --admin 127.0.0.1:8081 --state-dir ./state")]
+pub(crate) struct Serve {
+    /// What runs the replicas.
+    #[arg(long, env = "RINGMASTER_RUNTIME", value_enum, default_value_t = RuntimeChoice::Auto)]
+    pub(crate) runtime: RuntimeChoice,
+    /// A manifest to apply at the first start (later starts apply it only when it has changed).
+    #[arg(long, env = "RINGMASTER_MANIFEST", value_name = "FILE")]
+    pub(crate) manifest: Option<PathBuf>,
+    /// Apply the manifest whenever it is edited.
+    #[arg(long, env = "RINGMASTER_WATCH", requires = "manifest")]
+    pub(crate) watch: bool,
+    /// Where the data plane listens unless a Gateway names ports.
+    #[arg(long, env = "RINGMASTER_LISTEN", default_value = "0.0.0.0:5000", value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// Where the desired state is kept [default: /var/lib/ringmaster as root, else ~/.local/state/ringmaster].
+    #[arg(long, env = "RINGMASTER_STATE_DIR", value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// The name of this daemon: two daemons on one engine need different ones.
+    #[arg(long, env = "RINGMASTER_INSTANCE", default_value = "default", value_name = "NAME")]
+    pub(crate) instance: String,
+    /// The engine's socket.
+    #[arg(long, env = "RINGMASTER_DOCKER_SOCKET", default_value = "/var/run/docker.sock", value_name = "PATH")]
+    pub(crate) docker_socket: PathBuf,
+    /// The network that replicas are attached to; made if it does not exist.
+    #[arg(long, env = "RINGMASTER_NETWORK", default_value = "net1", value_name = "NAME")]
+    pub(crate) network: String,
+    /// Threads of the data plane [default: one per core].
+    #[arg(long, env = "RINGMASTER_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+    /// Let `ringmaster kill` inject faults.
+    #[arg(long, env = "RINGMASTER_ALLOW_FAULTS")]
+    pub(crate) allow_faults: bool,
+    /// How log lines look.
+    #[arg(long, env = "RINGMASTER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// A manifest; `-` is standard input. May be given several times.
+    #[arg(short, long = "file", required = true, value_name = "FILE|-")]
+    pub(crate) files: Vec<String>,
+    /// Delete services that the files do not name.
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Do not wait until it is so.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// A manifest; `-` is standard input. May be given several times.
+    #[arg(short, long = "file", required = true, value_name = "FILE|-")]
+    pub(crate) files: Vec<String>,
+    /// Show services that the files do not name as deleted.
+    #[arg(long)]
+    pub(crate) prune: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// What to list.
+    #[arg(value_enum)]
+    pub(crate) what: Listed,
+    /// Only this one.
+    pub(crate) name: Option<String>,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    /// Go on showing changes.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Listed {
+    /// Services.
+    #[value(alias = "service", alias = "svc")]
+    Services,
+    /// Replicas.
+    #[value(alias = "replica", alias = "pods")]
+    Replicas,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Columns.
+    Table,
+    /// More columns.
+    Wide,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+    /// Names alone.
+    Name,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SignalName {
+    Kill,
+    Term,
+    Stop,
+    Cont,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Scale {
+    /// The service.
+    pub(crate) service: String,
+    /// How many replicas.
+    #[arg(long)]
+    pub(crate) replicas: u32,
+    /// Do not wait until it is so.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// The services.
+    #[arg(required_unless_present = "all")]
+    pub(crate) services: Vec<String>,
+    /// All services.
+    #[arg(long, conflicts_with = "services")]
+    pub(crate) all: bool,
+    /// Do not wait until they are gone.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The replica, as `<service>-<ordinal>`.
+    pub(crate) replica: String,
+    /// How many lines.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) lines: usize,
+    /// Of the replica that ended before.
+    #[arg(long)]
+    pub(crate) previous: bool,
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    text.parse::<Span>().map(|span| span.0).map_err(|error| error.to_string())
+}

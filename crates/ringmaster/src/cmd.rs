@@ -1,0 +1,135 @@
+//! The verbs, one file each where there is something to it.
+
+mod apply;
+mod delete;
+mod describe;
+mod diff;
+mod events;
+mod get;
+mod wait;
+
+use std::io::Read;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::CommandFactory;
+use ringmaster_client::Client;
+use ringmaster_core::ServiceName;
+use ringmaster_core::api::ManifestFile;
+use ringmaster_core::manifest::{self, Source};
+
+use crate::cli::{Cli, SignalName, Verb};
+use crate::output::out;
+
+/// Input that is wrong in itself: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadInput(pub(crate) String);
+
+/// Runs a verb.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.verb {
+        Verb::Serve(options) => return crate::serve::run(*options, &cli.admin, cli.admin_token_file.as_deref()),
+        Verb::Replica => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(ringmaster_replica::run(ringmaster_replica::Config::from_env()?))?;
+        }
+        Verb::Validate { files } => validate(&files)?,
+        Verb::Schema => out(&serde_json::to_string_pretty(&manifest::json_schema())?)?,
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ringmaster", &mut std::io::stdout());
+        }
+        _ => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            return runtime.block_on(remote(cli));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The verbs that talk to a daemon.
+async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
+    let token = cli.admin_token_file.as_deref().map(crate::serve::read_token).transpose()?;
+    let url = if cli.admin.contains("://") { cli.admin } else { format!("http://{}", cli.admin) };
+    let client = Client::new(&url, token)?;
+    match cli.verb {
+        Verb::Apply(options) => apply::run(&client, &options).await?,
+        Verb::Diff(options) => return diff::run(&client, &options).await,
+        Verb::Get(options) => get::run(&client, &options).await?,
+        Verb::Describe { service } => describe::run(&client, &service_name(&service)?).await?,
+        Verb::Scale(options) => {
+            let name = service_name(&options.service)?;
+            let generation = client.scale(&name, options.replicas).await?;
+            if !options.no_wait {
+                wait::until_converged(&client, std::slice::from_ref(&name), generation, options.timeout).await?;
+            }
+            out(&format!("service/{name} scaled to {}", options.replicas))?;
+        }
+        Verb::Delete(options) => delete::run(&client, &options).await?,
+        Verb::Logs(options) => {
+            out(client.logs(&options.replica, options.lines, options.previous).await?.trim_end())?;
+        }
+        Verb::Events { watch, output } => events::run(&client, watch, output).await?,
+        Verb::Kill { replica, signal } => {
+            let signal = match signal {
+                SignalName::Kill => "KILL",
+                SignalName::Term => "TERM",
+                SignalName::Stop => "STOP",
+                SignalName::Cont => "CONT",
+            };
+            let name = client.fault(&replica, signal).await?;
+            out(&format!("SIG{signal} sent to {name}"))?;
+        }
+        Verb::Version => {
+            out(&format!("ringmaster {}", env!("CARGO_PKG_VERSION")))?;
+            match client.version().await {
+                Ok(daemon) => out(&format!("daemon     {} ({} runtime)", daemon.version, daemon.runtime))?,
+                Err(error) => out(&format!("daemon     none: {error}"))?,
+            }
+        }
+        Verb::Serve(_) | Verb::Replica | Verb::Validate { .. } | Verb::Schema | Verb::Completions { .. } => {
+            unreachable!("verbs without a daemon are answered before")
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn validate(files: &[String]) -> anyhow::Result<()> {
+    let files = read_manifests(files)?;
+    let manifest = parse(&files)?;
+    for (name, service) in &manifest.services {
+        let count = service.spec.replicas.map_or("the live number of".to_owned(), |count| count.to_string());
+        out(&format!("service/{name}: {count} replicas, valid"))?;
+    }
+    if manifest.gateway.is_some() {
+        out("gateway: valid")?;
+    }
+    Ok(())
+}
+
+fn parse(files: &[ManifestFile]) -> anyhow::Result<manifest::Manifest> {
+    let sources: Vec<Source<'_>> = files.iter().map(|file| Source { file: &file.file, text: &file.text }).collect();
+    Ok(manifest::parse(&sources)?)
+}
+
+/// Reads manifests and checks them here, so that a mistake is reported even without a daemon.
+fn read_manifests(files: &[String]) -> anyhow::Result<Vec<ManifestFile>> {
+    let read = |file: &String| -> anyhow::Result<ManifestFile> {
+        let mut bytes = Vec::new();
+        let limit = manifest::APPLY_BYTES_MAX as u64 + 1;
+        match file.as_str() {
+            "-" => std::io::stdin().take(limit).read_to_end(&mut bytes).context("read standard input")?,
+            path => std::fs::File::open(path)
+                .and_then(|opened| opened.take(limit).read_to_end(&mut bytes))
+                .map_err(|error| BadInput(format!("read {path}: {error}")))?,
+        };
+        let text = String::from_utf8(bytes).map_err(|_| BadInput(format!("{file}: not UTF-8 text")))?;
+        Ok(ManifestFile { file: file.clone(), text })
+    };
+    files.iter().map(read).collect()
+}
+
+fn service_name(text: &str) -> anyhow::Result<ServiceName> {
+    let text = text.strip_prefix("service/").unwrap_or(text);
+    ServiceName::new(text).map_err(|error| BadInput(error.to_string()).into())
+}

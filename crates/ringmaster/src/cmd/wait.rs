@@ -1,0 +1,144 @@
+//! Waiting until what was asked for is so, with progress; or until it is clear that it will not be.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use anyhow::bail;
+use futures_util::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use ringmaster_client::Client;
+use ringmaster_core::api::{Overview, ServiceView};
+use ringmaster_core::status::{ConditionKind, Phase};
+use ringmaster_core::{Generation, ServiceName};
+use tokio::time::Instant;
+
+/// What waiting has come to.
+enum Progress {
+    Done,
+    Waiting(String),
+    Failed(String),
+}
+
+/// Waits until these services are as the desired state of `generation` says.
+pub(crate) async fn until_converged(
+    client: &Client,
+    services: &[ServiceName],
+    generation: Generation,
+    timeout: Duration,
+) -> anyhow::Result<()> {
+    watch(client, timeout, |overview| {
+        let mut waiting = Vec::new();
+        for name in services {
+            let Some(service) = overview.services.iter().find(|service| service.name == *name) else {
+                return Progress::Failed(format!("service/{name} was deleted meanwhile"));
+            };
+            match progress(service, generation) {
+                Progress::Done => {}
+                Progress::Waiting(text) => waiting.push(text),
+                failed @ Progress::Failed(_) => return failed,
+            }
+        }
+        if waiting.is_empty() { Progress::Done } else { Progress::Waiting(waiting.join("; ")) }
+    })
+    .await
+}
+
+/// Waits until these services are gone.
+pub(crate) async fn until_gone(client: &Client, services: &[ServiceName], timeout: Duration) -> anyhow::Result<()> {
+    watch(client, timeout, |overview| {
+        let left: Vec<String> = overview
+            .services
+            .iter()
+            .filter(|service| services.contains(&service.name))
+            .map(|service| {
+                let replicas = service.status.as_ref().map_or(0, |status| status.members.len());
+                format!("{}: {replicas} replicas left", service.name)
+            })
+            .collect();
+        if left.is_empty() { Progress::Done } else { Progress::Waiting(left.join("; ")) }
+    })
+    .await
+}
+
+fn progress(service: &ServiceView, generation: Generation) -> Progress {
+    let name = &service.name;
+    let Some(status) = service.status.as_ref().filter(|status| status.observed_generation >= generation) else {
+        return Progress::Waiting(format!("{name}: waiting for the controller"));
+    };
+    if status.is_converged() {
+        return Progress::Done;
+    }
+    let degraded = status.condition(ConditionKind::Degraded).filter(|condition| condition.status);
+    if let Some(condition) = degraded {
+        // An engine that is away may come back; a crash loop, a missing image or a stuck change will not mend
+        // without somebody.
+        let lasting = ["TemplateUnresolved", "CrashLoopBackOff", "ProgressDeadlineExceeded"];
+        if lasting.contains(&condition.reason.as_str()) {
+            return Progress::Failed(format!("service/{name}: {}: {}", condition.reason, condition.message));
+        }
+    }
+    let (ready, updated, replicas) = (status.ready, status.updated, status.replicas);
+    let draining = status.members.iter().filter(|m| matches!(m.phase, Phase::Draining | Phase::Terminating)).count();
+    let mut text = format!("{name}: {ready} of {replicas} ready");
+    if updated < ready {
+        text += &format!(", {updated} updated");
+    }
+    if draining > 0 {
+        text += &format!(", {draining} draining");
+    }
+    if let Some(condition) = degraded {
+        text += &format!(" ({}: {})", condition.reason, condition.message);
+    }
+    Progress::Waiting(text)
+}
+
+/// Looks at every change, and at least once a second, until it is done, has failed, or time is up.
+async fn watch(client: &Client, timeout: Duration, mut look: impl FnMut(&Overview) -> Progress) -> anyhow::Result<()> {
+    let deadline = Instant::now() + timeout;
+    let bar = bar();
+    let mut changes = client.changes().await?.boxed();
+    let mut shown = String::new();
+    loop {
+        match look(&client.overview().await?) {
+            Progress::Done => {
+                bar.finish_and_clear();
+                return Ok(());
+            }
+            Progress::Failed(why) => {
+                bar.finish_and_clear();
+                bail!("{why}");
+            }
+            Progress::Waiting(text) if text != shown => {
+                show(&bar, &text);
+                shown = text;
+            }
+            Progress::Waiting(_) => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline) => {
+                bar.finish_and_clear();
+                bail!("not done after {}s: {shown}. It goes on; `ringmaster describe` and `ringmaster events` tell more", timeout.as_secs());
+            }
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            _ = changes.next() => {}
+        }
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+/// On a terminal the line changes in place; elsewhere each state is a line of its own.
+fn show(bar: &ProgressBar, text: &str) {
+    if std::io::stderr().is_terminal() {
+        bar.set_message(text.to_owned());
+    } else {
+        eprintln!("{text}");
+    }
+}

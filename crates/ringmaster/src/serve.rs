@@ -1,0 +1,252 @@
+//! `serve`: the daemon's wiring. The one place that names concrete runtimes and hands one half to the other.
+
+mod logging;
+mod runtime;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use ringmaster_controller::admin::{self, Daemon};
+use ringmaster_controller::assignment::Assignment;
+use ringmaster_controller::clock::Clock;
+use ringmaster_controller::state::StateDir;
+use ringmaster_controller::store::Store;
+use ringmaster_controller::timeline::Timeline;
+use ringmaster_controller::{Controller, DataPlaneSeam, watch_file};
+use ringmaster_core::api::{DaemonInfo, ManifestFile};
+use ringmaster_core::snapshot::{Report, Snapshot};
+use ringmaster_proxy::{LocalApi, LocalResponse, Proxy, ProxyConfig};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Serve;
+use crate::cmd::BadInput;
+
+/// How often histograms are folded together when nobody scrapes.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Runs the daemon until SIGINT or SIGTERM. Replicas are left running: the next start adopts them.
+pub(crate) fn run(options: Serve, admin: &str, token_file: Option<&Path>) -> anyhow::Result<ExitCode> {
+    logging::init(options.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(daemon(options, admin, token_file))?;
+    // Whatever still runs on the engine's side goes on there; nothing here is worth waiting for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyhow::Result<()> {
+    let shutdown = shutdown_on_signal()?;
+    let admin_address = admin_address(admin)?;
+    let token = token_file.map(read_token).transpose()?;
+    if token.is_none() && !admin_address.ip().is_loopback() {
+        bail!(
+            "the admin API on {admin_address} could be reached from other machines: give it a token with \
+             --admin-token-file, or let it listen on 127.0.0.1"
+        );
+    }
+    let state = StateDir::open(&options.state_dir.clone().unwrap_or_else(default_state_dir))?;
+    // Ports first: a daemon that cannot serve should not touch the engine.
+    let admin_listener = TcpListener::bind(admin_address).await.map_err(|error| {
+        anyhow!("the admin API cannot listen on {admin_address}: {error}: stop what listens there, or choose --admin")
+    })?;
+    let chosen = runtime::choose(&options, &state).await?;
+    let clock = Clock::start();
+    let timeline = Arc::new(Timeline::new(clock));
+    let store = Arc::new(open_store(state, &timeline)?);
+    apply_at_start(&options, &store, &timeline)?;
+
+    let metrics = install_metrics()?;
+    let (snapshots, snapshot_receiver) = watch::channel(Arc::new(Snapshot::default()));
+    let (report_sender, reports) = watch::channel(Report::default());
+    let seam = DataPlaneSeam { snapshots, reports };
+    let controller =
+        Controller::start(chosen.clone(), Arc::clone(&store), Arc::clone(&timeline), clock, seam, shutdown.clone());
+    let mut proxy_config = ProxyConfig::new(options.listen);
+    proxy_config.local = Some(Arc::new(Local(controller.assignment())));
+    if let Some(workers) = options.workers {
+        proxy_config.workers = usize::from(workers);
+    }
+    let proxy = Proxy::start(proxy_config, snapshot_receiver, report_sender, shutdown.clone())?;
+
+    let listeners: Vec<String> = proxy.local_addrs().iter().map(ToString::to_string).collect();
+    let proxy_metrics = proxy.metrics_renderer();
+    let handle = metrics.clone();
+    let daemon = Daemon {
+        info: DaemonInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            runtime: chosen.kind().to_owned(),
+            instance: options.instance.clone(),
+            listeners: listeners.clone(),
+            engine_error: None,
+            faults_allowed: options.allow_faults,
+        },
+        listen: admin_address,
+        token,
+        metrics: Arc::new(move || handle.render() + &proxy_metrics()),
+    };
+    let admin_state = controller.admin_state(daemon);
+    tracing::info!(
+        listen = listeners.join(","),
+        admin = %admin_listener.local_addr()?,
+        runtime = chosen.kind(),
+        "ringmaster {} serves",
+        env!("CARGO_PKG_VERSION")
+    );
+
+    let mut parts: Vec<BoxFuture<'_, anyhow::Result<()>>> = vec![
+        essential("the admin API", admin::serve(admin_listener, admin_state, shutdown.clone())),
+        essential("the data plane", proxy.join()),
+        essential("the controller", controller.join()),
+        upkeep(metrics, shutdown.clone()).boxed(),
+    ];
+    if let (true, Some(path)) = (options.watch, options.manifest.clone()) {
+        let watching = watch_file::run(path, Arc::clone(&store), Arc::clone(&timeline), shutdown.clone());
+        parts.push(essential("the watch on the manifest", watching));
+    }
+    // The end of an essential part ends the daemon, whole: a half of it that looks alive would be worse.
+    let all = parts.into_iter().map(|part| {
+        let shutdown = shutdown.clone();
+        async move {
+            let result = part.await;
+            let early = !shutdown.is_cancelled();
+            shutdown.cancel();
+            match result {
+                Ok(()) if early => Err(anyhow!("a part of the daemon has ended by itself")),
+                result => result,
+            }
+        }
+    });
+    let ends = futures_util::future::join_all(all).await;
+    ends.into_iter().collect::<anyhow::Result<Vec<()>>>()?;
+    tracing::info!("stopped; replicas are left running");
+    Ok(())
+}
+
+fn essential<'a, E: std::error::Error + Send + Sync + 'static>(
+    what: &'static str,
+    part: impl Future<Output = Result<(), E>> + Send + 'a,
+) -> BoxFuture<'a, anyhow::Result<()>> {
+    async move { part.await.with_context(|| format!("{what} has failed")) }.boxed()
+}
+
+/// The assignment's routes, handed from the controller to the data plane.
+struct Local(Assignment);
+
+impl LocalApi for Local {
+    fn call(&self, method: http::Method, path: String, body: bytes::Bytes) -> BoxFuture<'static, LocalResponse> {
+        let assignment = self.0.clone();
+        async move {
+            let answer = assignment.call(method.as_str(), &path, &body).await;
+            LocalResponse { status: answer.status, body: answer.body.into() }
+        }
+        .boxed()
+    }
+}
+
+fn open_store(state: StateDir, timeline: &Timeline) -> anyhow::Result<Store> {
+    let loaded = state.load()?;
+    for damage in &loaded.damage {
+        timeline.warning(None, "state", "StateRecovered", damage.clone());
+    }
+    Ok(Store::new(state, loaded))
+}
+
+/// Applies `--manifest`, unless it was applied before and has not changed. A wrong file keeps a new daemon from
+/// starting; one that has served before goes on with what it knows.
+fn apply_at_start(options: &Serve, store: &Store, timeline: &Timeline) -> anyhow::Result<()> {
+    let Some(path) = &options.manifest else { return Ok(()) };
+    let file = path.display().to_string();
+    let read = std::fs::read_to_string(path).map_err(|error| anyhow::Error::new(BadInput(format!("read {file}: {error}"))));
+    let applied = read.and_then(|text| {
+        store.apply_file_once(&ManifestFile { file: file.clone(), text }).map_err(|error| match error {
+            ringmaster_controller::store::StoreError::Manifest(report) => report.into(),
+            other => anyhow::Error::new(other),
+        })
+    });
+    match applied {
+        Ok(Some(response)) if response.changes() => {
+            let message = format!("{file} applied as generation {}", response.generation);
+            timeline.normal(None, "manifest", "ManifestApplied", message);
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+        Err(error) if store.desired().generation.0 == 0 => Err(error),
+        Err(error) => {
+            let message = format!("{file} was refused, going on with what was applied before: {error:#}");
+            timeline.warning(None, "manifest", "ManifestRefused", message);
+            Ok(())
+        }
+    }
+}
+
+fn admin_address(text: &str) -> anyhow::Result<SocketAddr> {
+    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    address.parse().map_err(|_| BadInput(format!("--admin {text}: not an address such as 127.0.0.1:5001")).into())
+}
+
+/// Reads a token: the file's first line.
+pub(crate) fn read_token(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read the token in {}", path.display()))?;
+    match text.lines().next().map(str::trim) {
+        Some(token) if token.len() >= 16 => Ok(token.to_owned()),
+        _ => bail!("the token in {} is shorter than 16 characters", path.display()),
+    }
+}
+
+fn default_state_dir() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/ringmaster");
+    }
+    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
+    base.unwrap_or_else(std::env::temp_dir).join("ringmaster")
+}
+
+fn install_metrics() -> anyhow::Result<PrometheusHandle> {
+    let seconds = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)?;
+    let handle = builder.install_recorder()?;
+    metrics::describe_counter!("ringmaster_reconcile_total", "Passes of the control loop.");
+    metrics::describe_histogram!("ringmaster_reconcile_duration_seconds", "Time that a pass of the control loop takes.");
+    metrics::describe_histogram!("ringmaster_runtime_list_duration_seconds", "Time that listing all replicas takes.");
+    metrics::describe_counter!("ringmaster_replicas_created_total", "Replicas that were created, by result.");
+    metrics::describe_counter!("ringmaster_events_total", "Entries of the event timeline, by reason.");
+    metrics::describe_gauge!("ringmaster_service_replicas_desired", "Replicas that are desired.");
+    metrics::describe_gauge!("ringmaster_service_replicas_ready", "Replicas that get traffic.");
+    Ok(handle)
+}
+
+async fn upkeep(metrics: PrometheusHandle, shutdown: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(METRICS_UPKEEP) => metrics.run_upkeep(),
+        }
+    }
+}
+
+fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping");
+        token.cancel();
+    });
+    Ok(shutdown)
+}
