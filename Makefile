@@ -27,7 +27,7 @@ help: ## Show this help
 ## --- use it ---------------------------------------------------------------------------------------------
 
 .PHONY: up up-docker up-process build images monitoring
-up: build ## Build and start everything, apply the manifest, wait until all replicas are ready
+up: ## Build and start everything, apply the manifest, wait until all replicas are ready
 	@$(MAKE) up-$(MODE)
 	@$(BIN) apply -f $(MANIFEST)
 	@echo
@@ -53,7 +53,7 @@ monitoring:
 		echo "  Prometheus   http://127.0.0.1:9090/"; echo "  Grafana      http://127.0.0.1:3000/"; \
 	else echo "Prometheus and Grafana are left out: their images cannot be pulled here"; fi
 
-up-process:
+up-process: build
 	@echo "no Docker engine with compose here: starting with the process runtime"
 	@mkdir -p $(LOCAL)
 	@$(MAKE) stop-process

@@ -44,6 +44,8 @@ struct PendingAction {
     since: Timestamp,
     /// It has failed, and may be tried again then.
     retry_at: Option<Timestamp>,
+    /// It has ended; a list that began after this number shows its effect.
+    confirm_from: Option<u64>,
 }
 
 impl World {
@@ -58,14 +60,15 @@ impl World {
         self.list_error = None;
         let mut next: BTreeMap<RuntimeId, RuntimeReplica> = list.into_iter().map(|r| (r.id.clone(), r)).collect();
         next.retain(|id, _| self.gone.get(id).is_none_or(|ended| *ended < begun));
+        self.pending.retain(|_, action| action.confirm_from.is_none_or(|from| from >= begun));
         let before = self.listed.take().unwrap_or_default();
         let mut vanished = Vec::new();
         for (id, replica) in before {
-            if next.contains_key(&id) {
-                continue;
-            }
             if self.fresh.get(&id).is_some_and(|ended| *ended >= begun) {
+                // The list may have seen it half made: what its creation returned is newer.
                 next.insert(id, replica);
+            } else if next.contains_key(&id) {
+                continue;
             } else if self.pending.get(&replica.name).is_none_or(|p| p.kind != Pending::Remove)
                 && matches!(replica.state, ReplicaState::Running | ReplicaState::Paused)
             {
@@ -98,7 +101,7 @@ impl World {
 
     /// An action begins.
     pub(crate) fn begin_action(&mut self, name: &ReplicaName, kind: Pending, creating: Option<Revision>, now: Timestamp) {
-        let action = PendingAction { kind, creating, since: now, retry_at: None };
+        let action = PendingAction { kind, creating, since: now, retry_at: None, confirm_from: None };
         self.pending.insert(name.clone(), action);
     }
 
@@ -126,6 +129,14 @@ impl World {
     /// An action has ended without a known effect: the next list tells.
     pub(crate) fn ended(&mut self, name: &ReplicaName) {
         self.pending.remove(name);
+    }
+
+    /// A repair has ended: it counts as under way until a list that began later shows what has become of it.
+    pub(crate) fn repaired(&mut self, name: &ReplicaName) {
+        self.sequence += 1;
+        if let Some(action) = self.pending.get_mut(name) {
+            action.confirm_from = Some(self.sequence);
+        }
     }
 
     /// An action has failed; it may be tried again at `retry_at`.

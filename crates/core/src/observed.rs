@@ -114,7 +114,7 @@ impl Replica {
         self.state == ReplicaState::Running
             && self.address.is_some()
             && self.health.ready_since.is_some()
-            && self.pending.is_none()
+            && self.pending != Some(Pending::Remove)
     }
 }
 

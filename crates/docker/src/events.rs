@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::errors::Error as EngineError;
 use bollard::models::EventMessage;
-use bollard::query_parameters::EventsOptionsBuilder;
+use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use ringmaster_runtime::{Wake, labels};
 use tokio::time::Instant;
@@ -53,7 +53,10 @@ impl Watch {
                 Source::Live { events, since } => {
                     let since = *since;
                     let reason = match events.next().await {
-                        Some(Ok(_)) => return Wake::Changed,
+                        Some(Ok(event)) => {
+                            wait_for_the_list(&self.engine, &event).await;
+                            return Wake::Changed;
+                        }
                         Some(Err(error)) => self.reason(&error),
                         None => "the engine ended the event stream".to_owned(),
                     };
@@ -106,5 +109,20 @@ impl Watch {
         let since = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
         let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
         self.engine.docker.events(Some(options)).boxed()
+    }
+}
+
+/// Engines send `die` before their list shows the end (by the time it takes to unmount), and nothing
+/// after it: whoever lists at once sees a running container and is not woken again. An inspection waits
+/// for the container's lock, which is held until the list is right.
+async fn wait_for_the_list(engine: &Engine, event: &EventMessage) {
+    if event.action.as_deref() != Some("die") {
+        return;
+    }
+    let Some(id) = event.actor.as_ref().and_then(|actor| actor.id.as_deref()) else { return };
+    let call = engine.docker.inspect_container(id, None::<InspectContainerOptions>);
+    if let Err(error) = engine.call("inspect an ended container", READ_MAX, call).await {
+        // It is removed already, or the engine is going away, which the stream will tell.
+        tracing::debug!(%error, "a container ended");
     }
 }

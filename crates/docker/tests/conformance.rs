@@ -1,7 +1,5 @@
 //! The docker runtime passes the suite that every runtime passes, against a real engine.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use ringmaster_docker::testing::{Cleanup, unique_name};

@@ -1,7 +1,5 @@
 //! The process runtime passes the suite that every runtime passes, with real processes.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use ringmaster_process::{ProcessConfig, ProcessRuntime};

@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::process::Command;
+use std::slice::from_ref;
 use std::time::Duration;
 
 use ringmaster_core::observed::{ExitInfo, ReplicaState, RuntimeReplica};
@@ -87,7 +88,7 @@ async fn a_process_that_was_not_yet_written_down_is_found_by_its_marker() {
     let bench = Bench::open().await;
     let replica = bench.fixture.started(&bench.runtime, 0).await;
     let bench = reopened_after(bench, &replica, |record| record["process"] = Value::Null).await;
-    assert_eq!(bench.runtime.list().await.unwrap(), [replica.clone()]);
+    assert_eq!(bench.runtime.list().await.unwrap(), from_ref(&replica));
     bench.runtime.remove(&replica.id).await.unwrap();
 }
 

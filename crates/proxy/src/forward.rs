@@ -179,7 +179,7 @@ async fn exchange_with_endpoint(
 ) -> Result<Begun, Refusal> {
     let idempotent = retry::is_idempotent(&prepared.head.method);
     let mut request = Request::from_parts(prepared.head.clone(), first);
-    let mut replays = 0;
+    let (mut is_replay, mut replays) = (false, 0);
     let mut fresh = false;
     let mut tried: Vec<Rc<Endpoint>> = Vec::new();
     let mut refusal = Refusal::NoEndpoint;
@@ -193,6 +193,9 @@ async fn exchange_with_endpoint(
         };
         let in_flight = endpoint.begin();
         let endpoint = Rc::clone(endpoint);
+        if is_replay {
+            service.stats.replays.fetch_add(1, Ordering::Relaxed);
+        }
         let resilience = &service.spec.resilience;
         let limits =
             Limits { connect: resilience.connect_timeout.0, response: resilience.response_timeout.0 };
@@ -213,6 +216,7 @@ async fn exchange_with_endpoint(
                 tried.push(endpoint);
             }
         }
+        is_replay = true;
         request = match (unsent, &prepared.buffered) {
             (Some(request), _) => request,
             (None, Some(bytes)) => {
@@ -220,7 +224,6 @@ async fn exchange_with_endpoint(
             }
             (None, None) => return Err(Refusal::Unreachable),
         };
-        service.stats.replays.fetch_add(1, Ordering::Relaxed);
     }
 }
 

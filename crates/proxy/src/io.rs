@@ -10,13 +10,21 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How long a connection may idle before its first and between two requests.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long a request head may take from its first byte.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientLimits {
+    /// Before its first request and between two.
+    idle: Duration,
+    /// For a request head, from its first byte.
+    head: Duration,
+}
+
+impl ClientLimits {
+    pub(crate) const DEFAULT: ClientLimits =
+        ClientLimits { idle: Duration::from_secs(75), head: Duration::from_secs(10) };
+}
 
 /// Counts the exchanges of one connection. Only one task uses it; it is atomic because hyper asks for `Send`.
 #[derive(Debug, Default)]
@@ -43,8 +51,9 @@ impl Drop for Exchange {
 }
 
 /// A client's socket that fails with `TimedOut` when it idles or dawdles.
-pub(crate) struct ClientIo {
-    stream: TcpStream,
+pub(crate) struct ClientIo<S> {
+    stream: S,
+    limits: ClientLimits,
     activity: Arc<Activity>,
     wait: Wait,
     /// Bytes came since this wait began.
@@ -63,25 +72,24 @@ enum Wait {
     Head(Instant),
 }
 
-impl Wait {
-    fn deadline(self) -> Instant {
-        match self {
-            Wait::Idle(since) => since + IDLE_TIMEOUT,
-            Wait::Head(since) => since + HEAD_TIMEOUT,
-        }
-    }
-}
-
-impl ClientIo {
-    pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>) -> ClientIo {
+impl<S> ClientIo<S> {
+    pub(crate) fn new(stream: S, limits: ClientLimits, activity: Arc<Activity>) -> ClientIo<S> {
         let wait = Wait::Idle(Instant::now());
         ClientIo {
             stream,
+            limits,
             activity,
             wait,
             received: false,
             exchanges: 0,
-            timer: Box::pin(sleep(IDLE_TIMEOUT)),
+            timer: Box::pin(sleep(limits.idle)),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        match self.wait {
+            Wait::Idle(since) => since + self.limits.idle,
+            Wait::Head(since) => since + self.limits.head,
         }
     }
 
@@ -100,10 +108,11 @@ impl ClientIo {
         }
         if self.received && matches!(self.wait, Wait::Idle(_)) {
             self.wait = Wait::Head(Instant::now());
-            self.timer.as_mut().reset(self.wait.deadline());
+            let deadline = self.deadline();
+            self.timer.as_mut().reset(deadline);
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            let deadline = self.wait.deadline();
+            let deadline = self.deadline();
             if Instant::now() >= deadline {
                 return Poll::Ready(());
             }
@@ -113,7 +122,7 @@ impl ClientIo {
     }
 }
 
-impl AsyncRead for ClientIo {
+impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -129,7 +138,7 @@ impl AsyncRead for ClientIo {
     }
 }
 
-impl AsyncWrite for ClientIo {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -152,5 +161,59 @@ impl AsyncWrite for ClientIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const LIMITS: ClientLimits =
+        ClientLimits { idle: Duration::from_millis(400), head: Duration::from_millis(100) };
+
+    fn pair() -> (DuplexStream, ClientIo<DuplexStream>, Arc<Activity>) {
+        let activity = Arc::new(Activity::default());
+        let (client, server) = duplex(64);
+        (client, ClientIo::new(server, LIMITS, Arc::clone(&activity)), activity)
+    }
+
+    /// Reads until the limit strikes; returns how long that took.
+    async fn time_out(io: &mut ClientIo<DuplexStream>) -> Duration {
+        let started = Instant::now();
+        let error = loop {
+            if let Err(error) = io.read(&mut [0; 8]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        started.elapsed()
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_ends_after_its_time() {
+        let (_client, mut io, _) = pair();
+        assert!(time_out(&mut io).await >= LIMITS.idle);
+    }
+
+    #[tokio::test]
+    async fn a_slow_head_ends_earlier() {
+        let (mut client, mut io, _) = pair();
+        client.write_all(b"GET").await.unwrap();
+        let time = time_out(&mut io).await;
+        assert!(time >= LIMITS.head && time < LIMITS.idle, "{time:?}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_served_has_no_limit_and_the_next_wait_is_new() {
+        let (mut client, mut io, activity) = pair();
+        client.write_all(b"GET").await.unwrap();
+        assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 3);
+        let exchange = Exchange::begin(&activity);
+        let served = tokio::time::timeout(LIMITS.idle + LIMITS.head, io.read(&mut [0; 8])).await;
+        assert!(served.is_err(), "nothing struck while the request was served");
+        drop(exchange);
+        assert!(time_out(&mut io).await >= LIMITS.idle);
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Responsible for: listeners, routing by host and path, keys, the choice of an endpoint, forwarding with
 //! replays, passive ejection, and the [`Report`] that the drain handshake rests on. Thread per core: each
-//! worker has its own runtime, listeners ([`listener`]) and upstream pools ([`upstream`]), so a request takes
+//! worker has its own runtime, listeners (`listener`) and upstream pools (`upstream`), so a request takes
 //! no lock and waits for no other thread. Only counters and verdicts about endpoints are process-wide
-//! ([`stats`], [`outlier`]).
+//! (`stats`, `outlier`).
 //!
 //! Deliberately absent: containers, the desired state, and any decision about replicas. HTTP/2 and TLS are
 //! not here yet.
@@ -130,17 +130,14 @@ impl Proxy {
                 grace: config.shutdown_grace,
             };
             let guards = (workers_ended_tx.clone(), ended_tx.clone());
-            let thread = spawn(format!("ringmaster-proxy-{index}"), &token, guards, |ready| {
-                worker::run(setup, ready)
-            })?;
+            let thread =
+                spawn(format!("proxy-worker-{index}"), &token, guards, |ready| worker::run(setup, ready))?;
             threads.push(thread);
         }
         drop(workers_ended_tx);
         let listeners = control::Listeners::new(config.listen.ip(), address, commands, Arc::clone(&shared));
         let setup = control::Setup { shared: Arc::clone(&shared), reports, tasks, listeners, workers_ended };
-        let control = spawn("ringmaster-proxy-control".to_owned(), &token, ended_tx, |ready| {
-            control::run(setup, ready)
-        });
+        let control = spawn("proxy-control".to_owned(), &token, ended_tx, |ready| control::run(setup, ready));
         threads.push(control?);
         Ok(Proxy { shared, threads, ended })
     }

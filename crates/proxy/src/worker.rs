@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::ProxyError;
 use crate::forward;
-use crate::io::{Activity, ClientIo, Exchange};
+use crate::io::{Activity, ClientIo, ClientLimits, Exchange};
 use crate::key::Random;
 use crate::registry::Shared;
 use crate::routing::Routing;
@@ -92,7 +92,7 @@ pub(crate) fn run(setup: Setup, ready: &SyncSender<Result<(), ProxyError>>) {
 async fn serve(setup: Setup) {
     let Setup { index, shared, commands, token, grace } = setup;
     let mut http = http1::Builder::new();
-    http.max_buf_size(BUFFER_BYTES_MAX).header_read_timeout(None);
+    http.max_buf_size(BUFFER_BYTES_MAX).max_header_size(BUFFER_BYTES_MAX).header_read_timeout(None);
     let worker = Rc::new(Worker {
         shared,
         random: Random::new(),
@@ -206,7 +206,7 @@ impl Worker {
 
     async fn serve_connection(self: Rc<Self>, stream: TcpStream, client: SocketAddr) {
         let activity = Arc::new(Activity::default());
-        let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&activity)));
+        let io = TokioIo::new(ClientIo::new(stream, ClientLimits::DEFAULT, Arc::clone(&activity)));
         let service = service_fn(|request| {
             let exchange = Exchange::begin(&activity);
             forward::handle(Rc::clone(&self), client, request, exchange).map(Ok::<_, Infallible>)

@@ -149,7 +149,7 @@ impl Reconciler {
             Done::Repaired { name, result } => match result {
                 Ok(()) => {
                     self.failures.remove(&name);
-                    self.world.ended(&name);
+                    self.world.repaired(&name);
                     self.listing.want();
                 }
                 Err(error) => self.on_action_failed(&name, &error),

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use bollard::Docker;
 use ringmaster_core::ServiceName;
 use ringmaster_core::spec::Template;
 use ringmaster_docker::testing::{Cleanup, engine_or_skip, replica_image, unique_name};
@@ -15,7 +14,6 @@ use serde_json::json;
 
 /// What a test of the docker runtime needs.
 pub(crate) struct Bench {
-    pub(crate) docker: Docker,
     pub(crate) config: DockerConfig,
     pub(crate) runtime: DockerRuntime,
     pub(crate) fixture: Fixture,
@@ -32,7 +30,7 @@ impl Bench {
         let cleanup = Cleanup::of(&name);
         let runtime = DockerRuntime::connect(config.clone()).await.unwrap();
         let fixture = fixture(&image, &name);
-        Some(Bench { docker, config, runtime, fixture, _cleanup: cleanup })
+        Some(Bench { config, runtime, fixture, _cleanup: cleanup })
     }
 }
 

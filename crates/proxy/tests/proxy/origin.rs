@@ -27,8 +27,6 @@ pub(crate) struct Counts {
 /// A connection in the hands of a script.
 pub(crate) struct Conn {
     pub(crate) stream: TcpStream,
-    /// Which connection of the origin it is, from 0.
-    pub(crate) index: usize,
     buffer: Vec<u8>,
     counts: Arc<watch::Sender<Counts>>,
 }
@@ -75,10 +73,10 @@ impl Origin {
         let task = tokio::spawn(async move {
             // Held here, so that aborting this task aborts them all.
             let mut connections = JoinSet::new();
-            for index in 0.. {
+            loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 sender.send_modify(|counts| counts.connections += 1);
-                let conn = Conn { stream, index, buffer: Vec::new(), counts: Arc::clone(&sender) };
+                let conn = Conn { stream, buffer: Vec::new(), counts: Arc::clone(&sender) };
                 connections.spawn(script(conn));
             }
         });

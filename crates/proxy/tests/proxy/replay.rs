@@ -136,7 +136,6 @@ async fn tries_end_with_the_replays_or_the_candidates() {
         let answer = world.client().await.get("/", "").await;
         assert_eq!(answer.status, 502);
         assert_eq!(answer.text(), r#"{"message":"no replica answered","status":"failure"}"#);
-        // A decision to replay that finds no candidate is counted as well.
         let counted = world.metric(r#"replays_total{service="web"}"#).unwrap();
         assert_eq!(counted, replays, "{retries} retries over {endpoints}");
         world.stop().await;

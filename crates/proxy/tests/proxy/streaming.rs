@@ -186,7 +186,9 @@ async fn answers_without_a_body_keep_their_length_and_their_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_that_breaks_off_is_cut_off_for_the_client_too() {
     let origin = Origin::script(|mut conn| async move {
-        conn.request().await.unwrap();
+        if conn.request().await.is_none() {
+            return;
+        }
         conn.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
     })
     .await;

@@ -1,0 +1,121 @@
+//! Somebody interferes by hand: what was done is undone, with an event, and nothing foreign is touched.
+
+use bollard::Docker;
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, KillContainerOptions, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+    StartContainerOptions, StopContainerOptionsBuilder,
+};
+use ringmaster_core::status::{ConditionKind, Phase, ServiceStatus};
+use ringmaster_docker::testing::engine_or_skip;
+
+use crate::common::{Daemon, On, docker_or_skip, shared};
+use crate::load::Load;
+
+async fn started(test: &str, replicas: u32) -> Option<(Docker, Daemon, String)> {
+    let docker = engine_or_skip(test).await?;
+    let daemon = Daemon::start(docker_or_skip(test).await?).await;
+    // Names on the engine are shared by all tests that run at the same time.
+    let service = format!("s{}", daemon.setup.listen.port());
+    daemon.apply_and_converge(&service, &daemon.manifest(&service, replicas, "")).await;
+    Some((docker, daemon, service))
+}
+
+fn ready_as(status: &ServiceStatus, engine_name: &str) -> bool {
+    status.members.iter().any(|m| m.engine_name.as_deref() == Some(engine_name) && m.phase == Phase::Ready)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_replica_is_replaced() {
+    let _shared = shared().await;
+    let Some((docker, daemon, service)) = started("a_removed_replica_is_replaced", 2).await else { return };
+    let force = RemoveContainerOptionsBuilder::default().force(true).build();
+    docker.remove_container(&format!("{service}-1-0"), Some(force)).await.unwrap();
+    daemon.until(&service, "replaced", |status| status.ready == 2 && ready_as(status, &format!("{service}-1-1"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_replica_is_replaced_without_a_failed_request() {
+    let _shared = shared().await;
+    let test = "a_stopped_replica_is_replaced_without_a_failed_request";
+    let Some((docker, daemon, service)) = started(test, 3).await else { return };
+    let load = Load::start(daemon.setup.listen, 200);
+    let gentle = StopContainerOptionsBuilder::default().t(10).build();
+    docker.stop_container(&format!("{service}-1-0"), Some(gentle)).await.unwrap();
+    daemon.until(&service, "replaced", |status| status.ready == 3 && ready_as(status, &format!("{service}-1-1"))).await;
+    let outcome = load.stop().await;
+    assert_eq!(outcome.failed, [], "of {} requests", outcome.total);
+    daemon.event("Failed", "exit code 0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scaling_three_to_one_fails_no_request() {
+    let _shared = shared().await;
+    let Some((_, daemon, service)) = started("scaling_three_to_one_fails_no_request", 3).await else { return };
+    let load = Load::start(daemon.setup.listen, 200);
+    let (code, _, err) = daemon.cli(&["scale", &service, "--replicas", "1"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let outcome = load.stop().await;
+    assert_eq!(outcome.failed, [], "of {} requests", outcome.total);
+    assert!(outcome.total > 20, "it was over before there was load");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_replica_is_resumed_and_a_renamed_one_gets_its_name_back() {
+    let _shared = shared().await;
+    let test = "a_paused_replica_is_resumed_and_a_renamed_one_gets_its_name_back";
+    let Some((docker, daemon, service)) = started(test, 2).await else { return };
+    docker.pause_container(&format!("{service}-0-0")).await.unwrap();
+    daemon.event("Repairing", "paused").await;
+    daemon.until(&service, "resumed", |status| status.is_converged() && ready_as(status, &format!("{service}-0-0"))).await;
+    let rename = RenameContainerOptionsBuilder::default().name(&format!("{service}-other")).build();
+    docker.rename_container(&format!("{service}-1-0"), rename).await.unwrap();
+    daemon.event("Repairing", "renamed").await;
+    daemon.until(&service, "renamed", |status| status.is_converged() && ready_as(status, &format!("{service}-1-0"))).await;
+    let repairs = daemon.client.events(0).await.unwrap().events.iter().filter(|e| e.reason == "Repairing").map(|e| e.count).sum::<u32>();
+    assert_eq!(repairs, 2, "each is repaired once: {}", daemon.events_text().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_container_with_our_name_is_named_and_left_alone() {
+    let _shared = shared().await;
+    let test = "a_foreign_container_with_our_name_is_named_and_left_alone";
+    let Some(docker) = engine_or_skip(test).await else { return };
+    let Some(on) = docker_or_skip(test).await else { return };
+    let On::Docker(image) = on.clone() else { unreachable!("asked for docker") };
+    let daemon = Daemon::start(on).await;
+    let service = format!("s{}", daemon.setup.listen.port());
+    let taken = format!("{service}-0-0");
+    let options = CreateContainerOptionsBuilder::default().name(&taken).build();
+    let body = ContainerCreateBody { image: Some(image), ..ContainerCreateBody::default() };
+    let foreign = docker.create_container(Some(options), body).await.unwrap().id;
+    docker.start_container(&foreign, None::<StartContainerOptions>).await.unwrap();
+    daemon.apply_and_converge(&service, &daemon.manifest(&service, 1, "")).await;
+    daemon.event("CreateFailed", &taken).await;
+    daemon.client.delete(&crate::common::name(&service)).await.unwrap();
+    daemon.until_gone(&service).await;
+    let state = docker.inspect_container(&foreign, None).await.unwrap().state.unwrap();
+    assert_eq!(state.running, Some(true), "it was touched");
+    docker.kill_container(&foreign, None::<KillContainerOptions>).await.unwrap();
+    let force = RemoveContainerOptionsBuilder::default().force(true).build();
+    docker.remove_container(&foreign, Some(force)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_image_is_named_and_the_old_revision_serves_on() {
+    let _shared = shared().await;
+    let test = "a_missing_image_is_named_and_the_old_revision_serves_on";
+    let Some((_, daemon, service)) = started(test, 2).await else { return };
+    let On::Docker(image) = &daemon.setup.on else { unreachable!("started on docker") };
+    let missing = daemon.manifest(&service, 2, "").replace(image, "ringmaster/no-such-image:dev\n    pullPolicy: never");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("web.yaml");
+    std::fs::write(&file, missing).unwrap();
+    let (code, _, err) = daemon.cli(&["apply", "-f", file.to_str().unwrap()]).await;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("ringmaster/no-such-image:dev"), "{err}");
+    let status = daemon.status(&service).await.unwrap();
+    assert_eq!(status.ready, 2);
+    assert!(status.condition(ConditionKind::Degraded).unwrap().message.contains("no-such-image"), "{status:#?}");
+    assert_eq!(daemon.get("/home").await.0, 200);
+}

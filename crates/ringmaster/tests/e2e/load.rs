@@ -1,0 +1,79 @@
+//! Load for tests: requests at fixed times, whether or not the ones before have been answered.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// Requests in the background until it is stopped.
+pub(crate) struct Load {
+    stop: oneshot::Sender<()>,
+    done: tokio::task::JoinHandle<Outcome>,
+}
+
+/// What became of them.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) total: usize,
+    /// Each failure: when it was sent, after the start, and why it counts as one.
+    pub(crate) failed: Vec<(Duration, String)>,
+    pub(crate) slowest: Duration,
+    /// Answers by body.
+    pub(crate) answers: BTreeMap<String, usize>,
+}
+
+impl Load {
+    /// `rate` GETs of `/home` a second over kept-alive connections.
+    pub(crate) fn start(target: SocketAddr, rate: u32) -> Load {
+        let (stop, mut stopped) = oneshot::channel();
+        let done = tokio::spawn(async move {
+            let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
+            let url = format!("http://{target}/home");
+            let started = Instant::now();
+            let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            let (results, mut ended) = mpsc::unbounded_channel();
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = &mut stopped => break,
+                    intended = ticks.tick() => {
+                        let (client, url, results) = (client.clone(), url.clone(), results.clone());
+                        tokio::spawn(async move {
+                            let answer = request(&client, &url).await;
+                            // The receiver outlives all senders.
+                            drop(results.send((intended - started, intended.elapsed(), answer)));
+                        });
+                    }
+                }
+            }
+            drop(results);
+            let mut outcome = Outcome::default();
+            while let Some((sent, took, answer)) = ended.recv().await {
+                outcome.total += 1;
+                outcome.slowest = outcome.slowest.max(took);
+                match answer {
+                    Ok(body) => *outcome.answers.entry(body).or_default() += 1,
+                    Err(why) => outcome.failed.push((sent, why)),
+                }
+            }
+            outcome
+        });
+        Load { stop, done }
+    }
+
+    /// Stops sending and waits for the last answers.
+    pub(crate) async fn stop(self) -> Outcome {
+        drop(self.stop.send(()));
+        self.done.await.unwrap()
+    }
+}
+
+async fn request(client: &reqwest::Client, url: &str) -> Result<String, String> {
+    let response = client.get(url).send().await.map_err(|error| format!("{error:?}"))?;
+    let status = response.status();
+    let body = response.text().await.map_err(|error| format!("{error:?}"))?;
+    if status.is_success() { Ok(body) } else { Err(format!("{status}: {body}")) }
+}

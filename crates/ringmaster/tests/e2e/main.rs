@@ -1,0 +1,16 @@
+//! End to end: the real binary, real sockets, real containers and processes.
+//!
+//! Tests on a real engine are skipped with a line that says so where none answers. The figures
+//! (`figures.rs`) have the machine to themselves: every other test holds [`common::shared`] meanwhile.
+
+mod assignment;
+mod common;
+mod engine_faults;
+mod engine_proxy;
+mod figures;
+mod hands;
+mod input;
+mod load;
+mod restart;
+mod straight_line;
+mod watching;
