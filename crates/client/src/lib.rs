@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use reqwest::{Method, StatusCode};
 use ringmaster_core::api::{
-    ApplyRequest, ApplyResponse, DaemonInfo, ErrorBody, EventList, FaultRequest, Overview, ScaleRequest, ServiceView,
+    ApplyRequest, ApplyResponse, DaemonInfo, ErrorBody, EventList, FaultRequest, Overview, ScaleRequest,
+    ServiceView,
 };
 use ringmaster_core::{Generation, ServiceName};
 use serde::Serialize;
@@ -22,7 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody answers.
-    #[error("no ringmaster daemon answers at {url} ({cause}): start one with `make up` or `ringmaster serve`, or name another with --admin")]
+    #[error(
+        "no ringmaster daemon answers at {url} ({cause}): start one with `make up` or `ringmaster serve`, or name another with --admin"
+    )]
     Unreachable {
         /// Where it was looked for.
         url: String,

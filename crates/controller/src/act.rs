@@ -9,7 +9,10 @@ use ringmaster_core::observed::{ReplicaState, RuntimeId, RuntimeReplica};
 use ringmaster_runtime::{CreateRequest, ErrorKind, Runtime, RuntimeError};
 
 /// Creates and starts a replica.
-pub(crate) async fn create(runtime: Arc<dyn Runtime>, request: CreateRequest) -> Result<RuntimeReplica, RuntimeError> {
+pub(crate) async fn create(
+    runtime: Arc<dyn Runtime>,
+    request: CreateRequest,
+) -> Result<RuntimeReplica, RuntimeError> {
     runtime.create(&request).await
 }
 

@@ -45,7 +45,10 @@ pub struct Daemon {
 impl fmt::Debug for Daemon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The token stays out of logs.
-        f.debug_struct("Daemon").field("info", &self.info).field("listen", &self.listen).finish_non_exhaustive()
+        f.debug_struct("Daemon")
+            .field("info", &self.info)
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
     }
 }
 
@@ -77,7 +80,11 @@ impl AdminState {
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(listener: TcpListener, state: AdminState, shutdown: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    state: AdminState,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
     let app = router(state, shutdown.clone());
     axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }

@@ -114,9 +114,10 @@ impl Assignment {
     async fn converge(&self, service: &ServiceName, generation: Generation) {
         let mut board = self.board.clone();
         let converged = board.wait_for(|board| {
-            board.statuses.get(service).is_some_and(|status| {
-                status.observed_generation >= generation && status.is_converged()
-            })
+            board
+                .statuses
+                .get(service)
+                .is_some_and(|status| status.observed_generation >= generation && status.is_converged())
         });
         // Either way the answer is the list of what is desired; the deadline only bounds the wait.
         drop(tokio::time::timeout(CONVERGE_DEADLINE, converged).await);

@@ -3,9 +3,9 @@
 //! Deliberately absent: the data plane (it is told by a `watch` channel of snapshots and answers by one of
 //! reports), and any particular runtime.
 
+mod act;
 pub mod admin;
 pub mod assignment;
-mod act;
 pub mod clock;
 mod probe;
 mod reconcile;

@@ -62,7 +62,9 @@ impl Prober {
     /// Probes exactly these replicas. One whose address or probes changed starts afresh.
     pub(crate) fn sync(&mut self, wanted: &BTreeMap<ReplicaName, (SocketAddr, Probes)>) {
         self.running.retain(|name, watched| {
-            wanted.get(name).is_some_and(|(address, probes)| watched.address == *address && watched.probes == *probes)
+            wanted
+                .get(name)
+                .is_some_and(|(address, probes)| watched.address == *address && watched.probes == *probes)
         });
         for (name, (address, probes)) in wanted {
             if self.running.contains_key(name) {
@@ -157,14 +159,23 @@ impl Task {
                 next_live = Some(self.tick(probe.period.0));
             }
             if health != before
-                && self.changes.send(HealthChange { name: self.name.clone(), health: health.clone() }).is_err()
+                && self
+                    .changes
+                    .send(HealthChange { name: self.name.clone(), health: health.clone() })
+                    .is_err()
             {
                 return;
             }
         }
     }
 
-    fn judge_readiness(&self, probe: &Probe, result: &Result<(), String>, streak: &mut Streak, health: &mut Health) {
+    fn judge_readiness(
+        &self,
+        probe: &Probe,
+        result: &Result<(), String>,
+        streak: &mut Streak,
+        health: &mut Health,
+    ) {
         streak.count(result.is_ok());
         match result {
             Ok(()) if streak.successes >= probe.success_threshold => {
@@ -184,7 +195,13 @@ impl Task {
         }
     }
 
-    fn judge_liveness(&self, probe: &Probe, result: &Result<(), String>, streak: &mut Streak, health: &mut Health) {
+    fn judge_liveness(
+        &self,
+        probe: &Probe,
+        result: &Result<(), String>,
+        streak: &mut Streak,
+        health: &mut Health,
+    ) {
         streak.count(result.is_ok());
         match result {
             Ok(()) => health.dead_since = None,

@@ -7,7 +7,7 @@
 mod pass;
 mod tasks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +59,12 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<String, String>>,
     },
     /// Send a signal to a replica's process.
-    Fault { service: ServiceName, ordinal: Ordinal, signal: Signal, reply: oneshot::Sender<Result<String, String>> },
+    Fault {
+        service: ServiceName,
+        ordinal: Ordinal,
+        signal: Signal,
+        reply: oneshot::Sender<Result<String, String>>,
+    },
 }
 
 /// Everything that the loop owns.
@@ -84,6 +89,8 @@ pub(crate) struct Reconciler {
     creates_max: usize,
     /// Actions that failed in a row, for their backoff.
     failures: BTreeMap<ReplicaName, u32>,
+    /// Replicas of services that nobody desires, reported already.
+    orphans: BTreeSet<ReplicaName>,
     wake_at: Option<Timestamp>,
 }
 
@@ -123,6 +130,7 @@ impl Reconciler {
             resolutions: BTreeMap::new(),
             creates_max: CREATES_MAX,
             failures: BTreeMap::new(),
+            orphans: BTreeSet::new(),
             wake_at: None,
         }
     }
@@ -196,7 +204,12 @@ impl Reconciler {
             Wake::Changed => self.listing.want(),
             Wake::Reconnected => {
                 if self.world.list_error().is_some() {
-                    self.timeline.normal(None, "engine", "EngineReachable", "it answers again: listing everything");
+                    self.timeline.normal(
+                        None,
+                        "engine",
+                        "EngineReachable",
+                        "it answers again: listing everything",
+                    );
                 }
                 self.listing.want();
             }

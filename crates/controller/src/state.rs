@@ -110,7 +110,11 @@ impl StateDir {
     /// [`StateError::Locked`], or the operation that failed.
     pub fn open(root: &Path) -> Result<StateDir, StateError> {
         for dir in [root.to_owned(), root.join("revisions"), root.join("rings")] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|e| io("create folder", &dir, e))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
+                .map_err(|e| io("create folder", &dir, e))?;
         }
         let path = root.join("lock");
         let lock = OpenOptions::new()
@@ -167,13 +171,16 @@ impl StateDir {
         let mut rings = BTreeMap::new();
         for (name, service) in &revision.services {
             let path = self.ring_path(name, &service.ring);
-            match fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| {
-                codec::decode(&bytes).map_err(|e| e.to_string())
-            }) {
+            match fs::read(&path)
+                .map_err(|e| e.to_string())
+                .and_then(|bytes| codec::decode(&bytes).map_err(|e| e.to_string()))
+            {
                 Ok(ring) => {
                     rings.insert(name.clone(), ring);
                 }
-                Err(why) => damage.push(format!("ring table of {name} is lost ({why}): rebuilt, most keys move")),
+                Err(why) => {
+                    damage.push(format!("ring table of {name} is lost ({why}): rebuilt, most keys move"))
+                }
             }
         }
         Ok(Loaded { revision, rings, damage })
@@ -183,7 +190,11 @@ impl StateDir {
     ///
     /// # Errors
     /// The operation that failed; then the generation before it stays in force.
-    pub fn save(&self, revision: &StoredRevision, rings: &BTreeMap<ServiceName, Allocation>) -> Result<(), StateError> {
+    pub fn save(
+        &self,
+        revision: &StoredRevision,
+        rings: &BTreeMap<ServiceName, Allocation>,
+    ) -> Result<(), StateError> {
         for (name, service) in &revision.services {
             let path = self.ring_path(name, &service.ring);
             if let Some(ring) = rings.get(name)
@@ -215,7 +226,11 @@ impl StateDir {
     /// If it cannot be made.
     pub fn folder(&self, name: &str) -> Result<PathBuf, StateError> {
         let dir = self.root.join(name);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|e| io("create folder", &dir, e))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|e| io("create folder", &dir, e))?;
         Ok(dir)
     }
 
@@ -296,7 +311,8 @@ fn read_whole<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     let temporary = path.with_extension("tmp");
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -314,7 +330,9 @@ fn io(operation: &'static str, path: &Path, source: io::Error) -> StateError {
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => ": give this user the right to write there, or choose another --state-dir",
+        io::ErrorKind::PermissionDenied => {
+            ": give this user the right to write there, or choose another --state-dir"
+        }
         io::ErrorKind::StorageFull => ": free some space; nothing was changed",
         io::ErrorKind::ReadOnlyFilesystem => ": choose a --state-dir on a writable file system",
         _ => "",

@@ -107,7 +107,12 @@ impl Store {
     ///
     /// # Errors
     /// Whatever is wrong with the files or forbids the change; then nothing is applied.
-    pub fn apply(&self, files: &[ManifestFile], prune: bool, dry_run: bool) -> Result<ApplyResponse, StoreError> {
+    pub fn apply(
+        &self,
+        files: &[ManifestFile],
+        prune: bool,
+        dry_run: bool,
+    ) -> Result<ApplyResponse, StoreError> {
         self.apply_with_digest(files, prune, dry_run, None)
     }
 

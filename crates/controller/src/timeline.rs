@@ -29,16 +29,35 @@ impl Timeline {
     }
 
     /// Adds an entry of the normal course.
-    pub fn normal(&self, service: Option<&ServiceName>, object: &str, reason: &str, message: impl Into<String>) {
+    pub fn normal(
+        &self,
+        service: Option<&ServiceName>,
+        object: &str,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         self.record(Severity::Normal, service, object, reason, message.into());
     }
 
     /// Adds an entry that a person should know of.
-    pub fn warning(&self, service: Option<&ServiceName>, object: &str, reason: &str, message: impl Into<String>) {
+    pub fn warning(
+        &self,
+        service: Option<&ServiceName>,
+        object: &str,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         self.record(Severity::Warning, service, object, reason, message.into());
     }
 
-    fn record(&self, severity: Severity, service: Option<&ServiceName>, object: &str, reason: &str, message: String) {
+    fn record(
+        &self,
+        severity: Severity,
+        service: Option<&ServiceName>,
+        object: &str,
+        reason: &str,
+        message: String,
+    ) {
         match severity {
             Severity::Normal => tracing::info!(object, reason, "{message}"),
             Severity::Warning => tracing::warn!(object, reason, "{message}"),

@@ -79,7 +79,9 @@ fn apply(path: &Path, found: &Result<String, String>, store: &Store, timeline: &
             let message = format!("{file} applied as generation {}", response.generation);
             timeline.normal(None, "manifest", "ManifestApplied", message);
         }
-        Ok(Some(_)) => timeline.normal(None, "manifest", "ManifestUnchanged", format!("{file} changes nothing")),
+        Ok(Some(_)) => {
+            timeline.normal(None, "manifest", "ManifestUnchanged", format!("{file} changes nothing"))
+        }
         Err(error) => {
             let message = format!("{file} was refused, nothing was changed: {error}");
             timeline.warning(None, "manifest", "ManifestRefused", message);

@@ -58,7 +58,8 @@ impl World {
     /// A list that began as number `begun` has ended. Returns running replicas that have vanished.
     pub(crate) fn end_list(&mut self, begun: u64, list: Vec<RuntimeReplica>) -> Vec<RuntimeReplica> {
         self.list_error = None;
-        let mut next: BTreeMap<RuntimeId, RuntimeReplica> = list.into_iter().map(|r| (r.id.clone(), r)).collect();
+        let mut next: BTreeMap<RuntimeId, RuntimeReplica> =
+            list.into_iter().map(|r| (r.id.clone(), r)).collect();
         next.retain(|id, _| self.gone.get(id).is_none_or(|ended| *ended < begun));
         self.pending.retain(|_, action| action.confirm_from.is_none_or(|from| from >= begun));
         let before = self.listed.take().unwrap_or_default();
@@ -100,7 +101,13 @@ impl World {
     }
 
     /// An action begins.
-    pub(crate) fn begin_action(&mut self, name: &ReplicaName, kind: Pending, creating: Option<Revision>, now: Timestamp) {
+    pub(crate) fn begin_action(
+        &mut self,
+        name: &ReplicaName,
+        kind: Pending,
+        creating: Option<Revision>,
+        now: Timestamp,
+    ) {
         let action = PendingAction { kind, creating, since: now, retry_at: None, confirm_from: None };
         self.pending.insert(name.clone(), action);
     }
@@ -173,7 +180,11 @@ impl World {
     }
 
     /// The planner's input, and the failures that are news. `desired` bounds what is remembered.
-    pub(crate) fn observe(&mut self, desired: &Desired, now: Timestamp) -> (Observed, Vec<(ReplicaName, String)>) {
+    pub(crate) fn observe(
+        &mut self,
+        desired: &Desired,
+        now: Timestamp,
+    ) -> (Observed, Vec<(ReplicaName, String)>) {
         self.pending.retain(|_, action| action.retry_at.is_none_or(|at| at > now));
         self.revisions.retain(|service, _| desired.services.contains_key(service));
         self.history.retain_services(|service| desired.services.contains_key(service));

@@ -50,7 +50,13 @@ impl History {
     }
 
     /// Takes note of a failure. Each attempt fails once, however often it is reported.
-    pub fn record_failure(&mut self, name: &ReplicaName, revision: &Revision, why: String, now: Timestamp) -> bool {
+    pub fn record_failure(
+        &mut self,
+        name: &ReplicaName,
+        revision: &Revision,
+        why: String,
+        now: Timestamp,
+    ) -> bool {
         let member = self.entry(name);
         if member.failed_attempt.is_some_and(|failed| failed >= name.attempt) {
             return false;
@@ -85,14 +91,15 @@ impl History {
                 }
                 _ => None,
             };
-            if let Some(why) = failure {
-                if self.record_failure(&replica.name, &replica.revision, why.clone(), now) {
-                    news.push((replica.name.clone(), why));
-                }
+            if let Some(why) = failure
+                && self.record_failure(&replica.name, &replica.revision, why.clone(), now)
+            {
+                news.push((replica.name.clone(), why));
             }
             let stable = replica.health.ready_since.is_some_and(|at| now.since(at) >= STABLE_AFTER);
             let member = self.entry(&replica.name);
-            if stable && replica.is_ready() && member.failed_attempt.is_none_or(|f| f < replica.name.attempt) {
+            if stable && replica.is_ready() && member.failed_attempt.is_none_or(|f| f < replica.name.attempt)
+            {
                 member.failures = 0;
             }
         }
@@ -115,7 +122,12 @@ impl History {
     }
 
     /// When a member may be filled with `revision` again; none if at once.
-    pub fn retry_at(&self, service: &ServiceName, ordinal: Ordinal, revision: &Revision) -> Option<Timestamp> {
+    pub fn retry_at(
+        &self,
+        service: &ServiceName,
+        ordinal: Ordinal,
+        revision: &Revision,
+    ) -> Option<Timestamp> {
         let member = self.member(service, ordinal)?;
         let same = member.revision.as_ref() == Some(revision);
         let delay = backoff(member.failures);

@@ -24,7 +24,9 @@ pub enum NameError {
     #[error("`{0}` is not a replica name of the form <service>-<ordinal> or <service>-<ordinal>-<attempt>")]
     Replica(String),
     /// Not a host name.
-    #[error("`{0}` is not a valid host name: use 1 to 63 letters, digits, '-', '_' and '.', starting with a letter or digit")]
+    #[error(
+        "`{0}` is not a valid host name: use 1 to 63 letters, digits, '-', '_' and '.', starting with a letter or digit"
+    )]
     Host(String),
 }
 
@@ -94,9 +96,7 @@ impl JsonSchema for ServiceName {
 /// A member's place in the desired set, counted from 0 and inherited by every replacement.
 ///
 /// The assignment's server ids are `ordinal + 1`.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Ordinal(pub u16);
 
@@ -148,9 +148,7 @@ impl fmt::Display for Revision {
 }
 
 /// A number that grows with every change of what it counts.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 

@@ -148,7 +148,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         }
         plan_service(name, service, &replicas, observed, &mut plan);
     }
-    plan.orphans.extend(by_service.into_values().flat_map(BTreeMap::into_values).flatten().map(|r| r.name.clone()));
+    plan.orphans
+        .extend(by_service.into_values().flat_map(BTreeMap::into_values).flatten().map(|r| r.name.clone()));
     if observed.list_error.is_some() {
         // What cannot be seen is not acted upon: no destruction on a guess, no creation beside the unseen.
         plan.actions.clear();

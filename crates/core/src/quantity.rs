@@ -85,8 +85,10 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.as_millis() as u64;
-        let (unit, unit_ms) =
-            SPAN_UNITS.iter().find(|(_, unit_ms)| ms > 0 && ms % unit_ms == 0).unwrap_or(&("s", 1_000));
+        let (unit, unit_ms) = SPAN_UNITS
+            .iter()
+            .find(|(_, unit_ms)| ms > 0 && ms.is_multiple_of(*unit_ms))
+            .unwrap_or(&("s", 1_000));
         write!(f, "{}{unit}", ms / unit_ms)
     }
 }
@@ -116,7 +118,7 @@ impl FromStr for Cpu {
 
 impl fmt::Display for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.millicores % 1_000 == 0 {
+        if self.millicores.is_multiple_of(1_000) {
             write!(f, "{}", self.millicores / 1_000)
         } else {
             write!(f, "{}m", self.millicores)
@@ -140,7 +142,7 @@ impl FromStr for Memory {
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, scale) =
-            MEMORY_UNITS.iter().find(|(_, scale)| self.bytes % scale == 0).unwrap_or(&("", 1));
+            MEMORY_UNITS.iter().find(|(_, scale)| self.bytes.is_multiple_of(*scale)).unwrap_or(&("", 1));
         write!(f, "{}{unit}", self.bytes / scale)
     }
 }

@@ -170,7 +170,9 @@ fn service_status(
         && !plan.actions.iter().any(|action| action.name().service == *name);
     let counts = (service.generation, replicas, ready, updated);
     let progressed_at = match previous {
-        Some(p) if counts == (p.observed_generation.min(service.generation), p.replicas, p.ready, p.updated) => {
+        Some(p)
+            if counts == (p.observed_generation.min(service.generation), p.replicas, p.ready, p.updated) =>
+        {
             p.progressed_at
         }
         _ => observed.now,
@@ -180,8 +182,18 @@ fn service_status(
     let available = ready > 0 || replicas == 0;
     let progress = format!("{ready} of {replicas} ready, {updated} updated");
     let made = [
-        (ConditionKind::Available, available, if available { "Ready" } else { "NoReplicaReady" }, progress.clone()),
-        (ConditionKind::Progressing, !converged, if converged { "Converged" } else { "Reconciling" }, progress),
+        (
+            ConditionKind::Available,
+            available,
+            if available { "Ready" } else { "NoReplicaReady" },
+            progress.clone(),
+        ),
+        (
+            ConditionKind::Progressing,
+            !converged,
+            if converged { "Converged" } else { "Reconciling" },
+            progress,
+        ),
         match degraded {
             Some((reason, message)) => (ConditionKind::Degraded, true, reason, message),
             None => (ConditionKind::Degraded, false, "Healthy", String::new()),
@@ -257,7 +269,9 @@ fn replica_statuses(
     let mut replicas: Vec<&Replica> = observed.replicas.iter().filter(|r| r.name.service == *name).collect();
     replicas.sort_by(|a, b| a.name.cmp(&b.name));
     for member in &service.members {
-        let fills = |r: &&Replica| r.name.ordinal == member.ordinal && r.is_live() && r.pending != Some(Pending::Remove);
+        let fills = |r: &&Replica| {
+            r.name.ordinal == member.ordinal && r.is_live() && r.pending != Some(Pending::Remove)
+        };
         if !replicas.iter().any(fills) {
             all.push(empty_place(name, member.ordinal, member.display_name(), observed, plan));
         }
@@ -308,7 +322,10 @@ fn empty_place(
             let wait = at.since(observed.now).as_secs_f64();
             let failures = past.map_or(0, |past| past.failures);
             let last = last.unwrap_or("unknown");
-            (Phase::CrashLoopBackOff, format!("failed {failures} times, last: {last}; next try in {wait:.1} s"))
+            (
+                Phase::CrashLoopBackOff,
+                format!("failed {failures} times, last: {last}; next try in {wait:.1} s"),
+            )
         }
         None => match observed.revisions.get(name) {
             Some(Err(error)) => (Phase::Pending, error.clone()),

@@ -1,6 +1,8 @@
 //! The planner in a small world of its own: actions take effect, faults happen, and its promises hold
 //! after every pass. When the faults stop, the world becomes what is desired and stays so.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers as well")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -82,7 +84,8 @@ fn web() -> ServiceName {
 impl World {
     fn new() -> World {
         let spec: ServiceSpec =
-            serde_json::from_value(serde_json::json!({ "replicas": 3, "template": { "image": "x" } })).unwrap();
+            serde_json::from_value(serde_json::json!({ "replicas": 3, "template": { "image": "x" } }))
+                .unwrap();
         let service = DesiredService {
             spec,
             generation: Generation(1),
@@ -263,9 +266,10 @@ impl World {
         }
         // Whoever is ready and has nothing against it keeps its member served: no availability is given away.
         for member in self.desired.services.values().flat_map(|service| &service.members) {
-            let usable = observed.replicas.iter().any(|r| {
-                r.name.ordinal == member.ordinal && r.is_ready() && r.health.dead_since.is_none()
-            });
+            let usable = observed
+                .replicas
+                .iter()
+                .any(|r| r.name.ordinal == member.ordinal && r.is_ready() && r.health.dead_since.is_none());
             let served = serving.iter().any(|name| name.ordinal == member.ordinal);
             assert_eq!(usable, served, "member {}", member.ordinal);
         }
@@ -275,7 +279,8 @@ impl World {
             match action {
                 Action::Create { name, .. } => {
                     assert!(self.names_used.insert(name.clone()), "{name} is used twice");
-                    let replaced = observed.replicas.iter().any(|r| r.name.ordinal == name.ordinal && r.is_ready());
+                    let replaced =
+                        observed.replicas.iter().any(|r| r.name.ordinal == name.ordinal && r.is_ready());
                     surging += u32::from(replaced);
                 }
                 Action::Remove { id, name, .. } => {

@@ -75,7 +75,8 @@ fn doubling_moves_only_what_the_finer_quotas_ask_for() {
     });
     // The index is the hash's top bits: beyond what the finer quotas ask for, nothing has moved.
     let quotas: BTreeMap<Ordinal, usize> = large.shares().into_iter().collect();
-    let fewest = small.shares().into_iter().map(|(o, held)| (2 * held).saturating_sub(quotas[&o])).sum::<usize>();
+    let fewest =
+        small.shares().into_iter().map(|(o, held)| (2 * held).saturating_sub(quotas[&o])).sum::<usize>();
     assert_eq!(moved.count(), fewest);
 }
 

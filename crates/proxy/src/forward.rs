@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
@@ -192,6 +192,7 @@ async fn exchange_with_endpoint(
             return Err(if service.endpoints.is_empty() { Refusal::NoEndpoint } else { refusal });
         };
         let in_flight = endpoint.begin();
+        let chosen_at = Instant::now();
         let endpoint = Rc::clone(endpoint);
         if is_replay {
             service.stats.replays.fetch_add(1, Ordering::Relaxed);
@@ -205,6 +206,8 @@ async fn exchange_with_endpoint(
             Err(failure) => failure,
         };
         drop(in_flight);
+        let after_us = chosen_at.elapsed().as_micros() as u64;
+        tracing::debug!(replica = %endpoint.replica, ?kind, after_us, "try failed");
         let replays_left = resilience.retries.saturating_sub(replays);
         let rights = Rights { idempotent, buffered: prepared.buffered.is_some(), replays_left };
         match retry::decide(kind, unsent.is_some(), rights) {

@@ -77,7 +77,7 @@ pub async fn run(config: Config) -> io::Result<()> {
 /// seconds. Idle connections are closed at once.
 ///
 /// # Errors
-/// As [`axum::serve`].
+/// As [`axum::serve()`].
 pub async fn serve(
     listener: TcpListener,
     config: Config,

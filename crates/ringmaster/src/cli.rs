@@ -23,7 +23,13 @@ use ringmaster_core::quantity::Span;
 )]
 pub(crate) struct Cli {
     /// The daemon's admin API: where it is, or for `serve` where it listens (off loopback it needs a token).
-    #[arg(long, global = true, env = "RINGMASTER_ADMIN", default_value = "http://127.0.0.1:5001", value_name = "URL|ADDR")]
+    #[arg(
+        long,
+        global = true,
+        env = "RINGMASTER_ADMIN",
+        default_value = "http://127.0.0.1:5001",
+        value_name = "URL|ADDR"
+    )]
     pub(crate) admin: String,
     /// A file with the admin API's token, where it needs one.
     #[arg(long, global = true, env = "RINGMASTER_ADMIN_TOKEN_FILE", value_name = "FILE")]
@@ -44,8 +50,10 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  ringmaster diff -f manifests/replicas.yaml")]
     Diff(Diff),
     /// List services or replicas.
-    #[command(after_help = "Examples:\n  ringmaster get replicas -o wide\n  ringmaster get services web -o yaml\n  \
-                            ringmaster get replicas -w")]
+    #[command(
+        after_help = "Examples:\n  ringmaster get replicas -o wide\n  ringmaster get services web -o yaml\n  \
+                            ringmaster get replicas -w"
+    )]
     Get(Get),
     /// Show one service in full: conditions, replicas, events.
     #[command(after_help = "Example:\n  ringmaster describe web")]
@@ -60,7 +68,9 @@ pub(crate) enum Verb {
     #[command(after_help = "Examples:\n  ringmaster delete web\n  ringmaster delete --all")]
     Delete(Delete),
     /// Show the output of a replica.
-    #[command(after_help = "Examples:\n  ringmaster logs web-1\n  ringmaster logs web-1 --previous --lines 20")]
+    #[command(
+        after_help = "Examples:\n  ringmaster logs web-1\n  ringmaster logs web-1 --previous --lines 20"
+    )]
     Logs(Logs),
     /// Show what happened, and why.
     #[command(after_help = "Example:\n  ringmaster events -w")]
@@ -147,7 +157,12 @@ pub(crate) struct Serve {
     #[arg(long, env = "RINGMASTER_INSTANCE", default_value = "default", value_name = "NAME")]
     pub(crate) instance: String,
     /// The engine's socket.
-    #[arg(long, env = "RINGMASTER_DOCKER_SOCKET", default_value = "/var/run/docker.sock", value_name = "PATH")]
+    #[arg(
+        long,
+        env = "RINGMASTER_DOCKER_SOCKET",
+        default_value = "/var/run/docker.sock",
+        value_name = "PATH"
+    )]
     pub(crate) docker_socket: PathBuf,
     /// The network that replicas are attached to; made if it does not exist.
     #[arg(long, env = "RINGMASTER_NETWORK", default_value = "net1", value_name = "NAME")]

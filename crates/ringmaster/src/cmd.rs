@@ -29,7 +29,9 @@ pub(crate) struct BadInput(pub(crate) String);
 /// Runs a verb.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.verb {
-        Verb::Serve(options) => return crate::serve::run(*options, &cli.admin, cli.admin_token_file.as_deref()),
+        Verb::Serve(options) => {
+            return crate::serve::run(*options, &cli.admin, cli.admin_token_file.as_deref());
+        }
         Verb::Replica => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(ringmaster_replica::run(ringmaster_replica::Config::from_env()?))?;
@@ -61,7 +63,8 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
             let name = service_name(&options.service)?;
             let generation = client.scale(&name, options.replicas).await?;
             if !options.no_wait {
-                wait::until_converged(&client, std::slice::from_ref(&name), generation, options.timeout).await?;
+                wait::until_converged(&client, std::slice::from_ref(&name), generation, options.timeout)
+                    .await?;
             }
             out(&format!("service/{name} scaled to {}", options.replicas))?;
         }
@@ -108,7 +111,8 @@ fn validate(files: &[String]) -> anyhow::Result<()> {
 }
 
 fn parse(files: &[ManifestFile]) -> anyhow::Result<manifest::Manifest> {
-    let sources: Vec<Source<'_>> = files.iter().map(|file| Source { file: &file.file, text: &file.text }).collect();
+    let sources: Vec<Source<'_>> =
+        files.iter().map(|file| Source { file: &file.file, text: &file.text }).collect();
     Ok(manifest::parse(&sources)?)
 }
 

@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn ages_are_short() {
-        let check = |seconds: u64, shown: &str| assert_eq!(age(Timestamp(0), Timestamp(seconds * 1_000)), shown);
+        let check =
+            |seconds: u64, shown: &str| assert_eq!(age(Timestamp(0), Timestamp(seconds * 1_000)), shown);
         check(0, "0s");
         check(119, "119s");
         check(200, "3m20s");

@@ -69,8 +69,14 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
     let (snapshots, snapshot_receiver) = watch::channel(Arc::new(Snapshot::default()));
     let (report_sender, reports) = watch::channel(Report::default());
     let seam = DataPlaneSeam { snapshots, reports };
-    let controller =
-        Controller::start(chosen.clone(), Arc::clone(&store), Arc::clone(&timeline), clock, seam, shutdown.clone());
+    let controller = Controller::start(
+        chosen.clone(),
+        Arc::clone(&store),
+        Arc::clone(&timeline),
+        clock,
+        seam,
+        shutdown.clone(),
+    );
     let mut proxy_config = ProxyConfig::new(options.listen);
     proxy_config.local = Some(Arc::new(Local(controller.assignment())));
     if let Some(workers) = options.workers {
@@ -143,7 +149,12 @@ fn essential<'a, E: std::error::Error + Send + Sync + 'static>(
 struct Local(Assignment);
 
 impl LocalApi for Local {
-    fn call(&self, method: http::Method, path: String, body: bytes::Bytes) -> BoxFuture<'static, LocalResponse> {
+    fn call(
+        &self,
+        method: http::Method,
+        path: String,
+        body: bytes::Bytes,
+    ) -> BoxFuture<'static, LocalResponse> {
         let assignment = self.0.clone();
         async move {
             let answer = assignment.call(method.as_str(), &path, &body).await;
@@ -166,7 +177,8 @@ fn open_store(state: StateDir, timeline: &Timeline) -> anyhow::Result<Store> {
 fn apply_at_start(options: &Serve, store: &Store, timeline: &Timeline) -> anyhow::Result<()> {
     let Some(path) = &options.manifest else { return Ok(()) };
     let file = path.display().to_string();
-    let read = std::fs::read_to_string(path).map_err(|error| anyhow::Error::new(BadInput(format!("read {file}: {error}"))));
+    let read = std::fs::read_to_string(path)
+        .map_err(|error| anyhow::Error::new(BadInput(format!("read {file}: {error}"))));
     let applied = read.and_then(|text| {
         store.apply_file_once(&ManifestFile { file: file.clone(), text }).map_err(|error| match error {
             ringmaster_controller::store::StoreError::Manifest(report) => report.into(),
@@ -191,12 +203,15 @@ fn apply_at_start(options: &Serve, store: &Store, timeline: &Timeline) -> anyhow
 
 fn admin_address(text: &str) -> anyhow::Result<SocketAddr> {
     let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    address.parse().map_err(|_| BadInput(format!("--admin {text}: not an address such as 127.0.0.1:5001")).into())
+    address
+        .parse()
+        .map_err(|_| BadInput(format!("--admin {text}: not an address such as 127.0.0.1:5001")).into())
 }
 
 /// Reads a token: the file's first line.
 pub(crate) fn read_token(path: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read the token in {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("read the token in {}", path.display()))?;
     match text.lines().next().map(str::trim) {
         Some(token) if token.len() >= 16 => Ok(token.to_owned()),
         _ => bail!("the token in {} is shorter than 16 characters", path.display()),
@@ -214,11 +229,18 @@ fn default_state_dir() -> PathBuf {
 
 fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     let seconds = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
-    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)?;
+    let builder =
+        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)?;
     let handle = builder.install_recorder()?;
     metrics::describe_counter!("ringmaster_reconcile_total", "Passes of the control loop.");
-    metrics::describe_histogram!("ringmaster_reconcile_duration_seconds", "Time that a pass of the control loop takes.");
-    metrics::describe_histogram!("ringmaster_runtime_list_duration_seconds", "Time that listing all replicas takes.");
+    metrics::describe_histogram!(
+        "ringmaster_reconcile_duration_seconds",
+        "Time that a pass of the control loop takes."
+    );
+    metrics::describe_histogram!(
+        "ringmaster_runtime_list_duration_seconds",
+        "Time that listing all replicas takes."
+    );
     metrics::describe_counter!("ringmaster_replicas_created_total", "Replicas that were created, by result.");
     metrics::describe_counter!("ringmaster_events_total", "Entries of the event timeline, by reason.");
     metrics::describe_gauge!("ringmaster_service_replicas_desired", "Replicas that are desired.");

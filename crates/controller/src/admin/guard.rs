@@ -34,7 +34,10 @@ fn check(state: &AdminState, method: &Method, headers: &HeaderMap, path: &str) -
     if method == Method::POST
         && !text(header::CONTENT_TYPE).unwrap_or_default().starts_with("application/json")
     {
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `Content-Type: application/json`"));
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send `Content-Type: application/json`",
+        ));
     }
     let open = matches!(path, "/healthz" | "/readyz");
     match &state.daemon.token {
@@ -42,7 +45,10 @@ fn check(state: &AdminState, method: &Method, headers: &HeaderMap, path: &str) -
             let given = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
             match given.is_some_and(|given| same(given.as_bytes(), token.as_bytes())) {
                 true => Ok(()),
-                false => Err(Refusal::new(StatusCode::UNAUTHORIZED, "a bearer token is needed: see --admin-token-file")),
+                false => Err(Refusal::new(
+                    StatusCode::UNAUTHORIZED,
+                    "a bearer token is needed: see --admin-token-file",
+                )),
             }
         }
         _ => Ok(()),
@@ -72,7 +78,9 @@ mod tests {
         for good in ["localhost", "localhost:5001", "127.0.0.1:5001", "[::1]:5001", "127.0.0.2"] {
             assert!(is_local(good), "{good}");
         }
-        for bad in ["", "evil.example", "localhost.evil.example:5001", "10.0.0.1:5001", "127.0.0.1.evil.example"] {
+        for bad in
+            ["", "evil.example", "localhost.evil.example:5001", "10.0.0.1:5001", "127.0.0.1.evil.example"]
+        {
             assert!(!is_local(bad), "{bad}");
         }
     }

@@ -70,7 +70,10 @@ pub(super) async fn services(State(state): State<AdminState>) -> Json<Vec<Servic
     Json(make_overview(&state).services)
 }
 
-pub(super) async fn service(State(state): State<AdminState>, Path(name): Path<String>) -> Answer<ServiceView> {
+pub(super) async fn service(
+    State(state): State<AdminState>,
+    Path(name): Path<String>,
+) -> Answer<ServiceView> {
     let name = ServiceName::new(name).map_err(Refusal::bad_request)?;
     let found = make_overview(&state).services.into_iter().find(|service| service.name == name);
     found.map(Json).ok_or_else(|| crate::store::StoreError::UnknownService(name).into())
@@ -101,7 +104,8 @@ pub(super) async fn apply(
 ) -> Answer<ApplyResponse> {
     let dry_run = request.dry_run;
     let response =
-        change(&state, move |state| state.store.apply(&request.files, request.prune, request.dry_run)).await?;
+        change(&state, move |state| state.store.apply(&request.files, request.prune, request.dry_run))
+            .await?;
     if !dry_run && response.changes() {
         let names: Vec<String> = response.services.iter().map(|service| service.name.to_string()).collect();
         let message = format!("{} applied as generation {}", names.join(", "), response.generation);
@@ -186,7 +190,9 @@ pub(super) async fn fault(
         "TERM" => Signal::Term,
         "STOP" => Signal::Stop,
         "CONT" => Signal::Cont,
-        other => return Err(Refusal::bad_request(format!("`{other}` is not one of KILL, TERM, STOP and CONT"))),
+        other => {
+            return Err(Refusal::bad_request(format!("`{other}` is not one of KILL, TERM, STOP and CONT")));
+        }
     };
     let (reply, answer) = oneshot::channel();
     command(&state, Command::Fault { service, ordinal, signal, reply }, answer).await.map(Json)
@@ -249,9 +255,8 @@ pub(super) async fn readyz(State(state): State<AdminState>) -> Response {
         .collect();
     match waiting.is_empty() {
         true => "ok\n".into_response(),
-        false => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("no replica ready: {}\n", waiting.join(", "))).into_response()
-        }
+        false => (StatusCode::SERVICE_UNAVAILABLE, format!("no replica ready: {}\n", waiting.join(", ")))
+            .into_response(),
     }
 }
 

@@ -62,7 +62,12 @@ impl Reconciler {
         for name in after.difference(&before) {
             let at = observed.replicas.iter().find(|r| r.name == *name).and_then(|r| r.address);
             let at = at.map_or(String::new(), |address| format!(" at {address}"));
-            self.timeline.normal(Some(&name.service), &name.short(), "Ready", format!("{name} gets traffic{at}"));
+            self.timeline.normal(
+                Some(&name.service),
+                &name.short(),
+                "Ready",
+                format!("{name} gets traffic{at}"),
+            );
         }
         for name in before.difference(&after) {
             let why = match (plan.draining.get(name), observed.replicas.iter().find(|r| r.name == *name)) {
@@ -127,12 +132,19 @@ impl Reconciler {
         });
     }
 
-    fn note_orphans(&self, plan: &Plan) {
+    /// Replicas of ours whose service nobody desires are reported once, and never touched: a lost state folder
+    /// must not cost what runs.
+    fn note_orphans(&mut self, plan: &Plan) {
+        self.orphans.retain(|name| plan.orphans.contains(name));
         for name in &plan.orphans {
-            if self.board.borrow().desired.services.contains_key(&name.service) {
-                continue;
+            if self.orphans.insert(name.clone()) {
+                let message = format!(
+                    "{name} runs for service `{}`, which is not desired: it is left alone; apply a manifest that \
+                     names the service to take it up, or remove it by hand",
+                    name.service
+                );
+                self.timeline.warning(None, &name.short(), "Orphaned", message);
             }
-            tracing::debug!(%name, "belongs to no service of this daemon: left alone");
         }
     }
 
@@ -154,7 +166,13 @@ impl Reconciler {
                 self.world.history.record_attempt(&name);
                 self.world.begin_action(&name, Pending::Create, Some(revision.clone()), now);
                 let template = service.spec.template.clone();
-                let request = CreateRequest { name: name.clone(), host, template, content_id, revision: revision.clone() };
+                let request = CreateRequest {
+                    name: name.clone(),
+                    host,
+                    template,
+                    content_id,
+                    revision: revision.clone(),
+                };
                 let runtime = Arc::clone(&self.runtime);
                 self.tasks.spawn(async move {
                     let result = act::create(runtime, request).await;

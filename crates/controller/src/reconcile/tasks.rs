@@ -103,7 +103,8 @@ impl Reconciler {
     /// Resolves templates that are new, changed, or due: a tag may have been rebuilt.
     pub(super) fn start_resolutions(&mut self) {
         let desired = Arc::clone(&self.desired.borrow());
-        self.resolutions.retain(|name, _| desired.services.get(name).is_some_and(|service| !service.deleting));
+        self.resolutions
+            .retain(|name, _| desired.services.get(name).is_some_and(|service| !service.deleting));
         for (name, service) in desired.services.iter().filter(|(_, service)| !service.deleting) {
             let template = &service.spec.template;
             let known = self.resolutions.get(name);
@@ -125,7 +126,8 @@ impl Reconciler {
             } else if let Some(known) = self.resolutions.get_mut(name) {
                 known.running = true;
             }
-            let (runtime, service, template) = (Arc::clone(&self.runtime), name.clone(), Box::new(template.clone()));
+            let (runtime, service, template) =
+                (Arc::clone(&self.runtime), name.clone(), Box::new(template.clone()));
             self.tasks.spawn(async move {
                 let result = runtime.resolve(&template).await;
                 Done::Resolved { service, template, result }
@@ -142,7 +144,12 @@ impl Reconciler {
                 Ok(()) => {
                     self.failures.remove(&name);
                     self.world.removed(&name, &id);
-                    self.timeline.normal(Some(&name.service), &name.short(), "Removed", format!("{name} is gone"));
+                    self.timeline.normal(
+                        Some(&name.service),
+                        &name.short(),
+                        "Removed",
+                        format!("{name} is gone"),
+                    );
                 }
                 Err(error) => self.on_action_failed(&name, &error),
             },
@@ -176,8 +183,14 @@ impl Reconciler {
         }
     }
 
-    fn on_resolved(&mut self, service: ServiceName, template: &Template, result: Result<String, RuntimeError>) {
-        let Some(known) = self.resolutions.get_mut(&service).filter(|known| known.template == *template) else {
+    fn on_resolved(
+        &mut self,
+        service: ServiceName,
+        template: &Template,
+        result: Result<String, RuntimeError>,
+    ) {
+        let Some(known) = self.resolutions.get_mut(&service).filter(|known| known.template == *template)
+        else {
             return; // The template has changed meanwhile; its own resolution is under way.
         };
         known.running = false;
@@ -207,14 +220,24 @@ impl Reconciler {
         }
     }
 
-    fn on_created(&mut self, name: &ReplicaName, revision: &Revision, result: Result<RuntimeReplica, RuntimeError>) {
+    fn on_created(
+        &mut self,
+        name: &ReplicaName,
+        revision: &Revision,
+        result: Result<RuntimeReplica, RuntimeError>,
+    ) {
         let outcome = if result.is_ok() { "success" } else { "error" };
         metrics::counter!("ringmaster_replicas_created_total", "result" => outcome).increment(1);
         match result {
             Ok(replica) => {
                 self.creates_max = (self.creates_max * 2).min(CREATES_MAX);
                 let at = replica.address.map_or(String::new(), |address| format!(" at {address}"));
-                self.timeline.normal(Some(&name.service), &name.short(), "Started", format!("{name} runs{at}"));
+                self.timeline.normal(
+                    Some(&name.service),
+                    &name.short(),
+                    "Started",
+                    format!("{name} runs{at}"),
+                );
                 self.world.created(replica);
             }
             Err(error) => {
@@ -249,8 +272,10 @@ impl Reconciler {
         let runtime = Arc::clone(&self.runtime);
         match command {
             Command::Logs { service, ordinal, previous, lines, reply } => {
-                let found = self.find(&service, ordinal, |state| matches!(state, ReplicaState::Exited(_)) == previous);
-                let found = found.or_else(|| if previous { None } else { self.find(&service, ordinal, |_| true) });
+                let found = self
+                    .find(&service, ordinal, |state| matches!(state, ReplicaState::Exited(_)) == previous);
+                let found =
+                    found.or_else(|| if previous { None } else { self.find(&service, ordinal, |_| true) });
                 let missing = || {
                     let which = if previous { "no ended replica" } else { "no replica" };
                     format!("{service}-{ordinal}: there is {which} to show the output of")
@@ -295,7 +320,8 @@ impl Reconciler {
         ordinal: Ordinal,
         fits: impl Fn(&ReplicaState) -> bool,
     ) -> Option<(ReplicaName, RuntimeId)> {
-        let mine = |r: &&RuntimeReplica| r.name.service == *service && r.name.ordinal == ordinal && fits(&r.state);
+        let mine =
+            |r: &&RuntimeReplica| r.name.service == *service && r.name.ordinal == ordinal && fits(&r.state);
         let newest = self.world.replicas().filter(mine).max_by_key(|r| r.name.attempt)?;
         Some((newest.name.clone(), newest.id.clone()))
     }

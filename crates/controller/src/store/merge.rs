@@ -70,7 +70,12 @@ impl Draft {
     }
 
     /// Sets a service's members and moves as few ring slots as that takes. Returns whether anything changed.
-    pub(super) fn set_members(&mut self, name: &ServiceName, members: Vec<Member>, generation: Generation) -> bool {
+    pub(super) fn set_members(
+        &mut self,
+        name: &ServiceName,
+        members: Vec<Member>,
+        generation: Generation,
+    ) -> bool {
         let service = self.desired.services.get_mut(name).expect("the caller looked it up");
         if service.members == members {
             return false;
@@ -109,7 +114,8 @@ impl Draft {
     /// The rules between services, live and new alike.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let live = self.desired.services.iter().filter(|(_, service)| !service.deleting);
-        if let Some(conflict) = route_conflicts(live.map(|(name, service)| (name, &service.spec.route))).pop() {
+        if let Some(conflict) = route_conflicts(live.map(|(name, service)| (name, &service.spec.route))).pop()
+        {
             return Err(StoreError::RouteTaken(conflict));
         }
         match &self.desired.gateway.assignment_api {

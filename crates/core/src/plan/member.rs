@@ -80,7 +80,8 @@ pub(super) fn plan_place(
     }
     let newest_ended = place.replicas.iter().filter(|r| !r.is_live()).map(|r| r.name.attempt).max();
     for replica in place.replicas {
-        let kept = [place.serving, place.target].into_iter().flatten().any(|keeper| keeper.name == replica.name);
+        let kept =
+            [place.serving, place.target].into_iter().flatten().any(|keeper| keeper.name == replica.name);
         if kept {
             repair(replica, plan);
         } else if matches!(replica.state, ReplicaState::Exited(_)) {

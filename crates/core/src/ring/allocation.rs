@@ -41,8 +41,11 @@ impl Allocation {
     /// Members of weight 0 hold nothing. Returns how many slots changed hands (slots that had no owner
     /// before do not count).
     pub fn rebalance(&mut self, members: &BTreeMap<Ordinal, u32>) -> usize {
-        let weighted: BTreeMap<Ordinal, u32> =
-            members.iter().filter(|(o, w)| **w > 0 && o.index() < ORDINALS_MAX).map(|(o, w)| (*o, *w)).collect();
+        let weighted: BTreeMap<Ordinal, u32> = members
+            .iter()
+            .filter(|(o, w)| **w > 0 && o.index() < ORDINALS_MAX)
+            .map(|(o, w)| (*o, *w))
+            .collect();
         while weighted.len() > MEMBERS_PER_TABLE_MAX << (self.bits - BITS_MIN) && self.bits < BITS_MAX {
             self.double();
         }
@@ -54,7 +57,8 @@ impl Allocation {
         }
         self.epoch += 1;
         let first = self.stacks.is_empty();
-        let mut free = if first { (0..1_u32 << self.bits).rev().collect() } else { self.take_surplus(&quotas) };
+        let mut free =
+            if first { (0..1_u32 << self.bits).rev().collect() } else { self.take_surplus(&quotas) };
         let moved = if first { 0 } else { free.len() };
         for (ordinal, quota) in &quotas {
             let stack = self.stacks.entry(*ordinal).or_default();

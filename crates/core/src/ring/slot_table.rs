@@ -33,7 +33,13 @@ impl SlotTable {
     }
 
     /// A table of `2^bits` slots; `slots` is empty exactly if `members` is.
-    pub(super) fn new(bits: u8, seed: u64, epoch: u64, slots: Box<[u16]>, members: Box<[Ordinal]>) -> SlotTable {
+    pub(super) fn new(
+        bits: u8,
+        seed: u64,
+        epoch: u64,
+        slots: Box<[u16]>,
+        members: Box<[Ordinal]>,
+    ) -> SlotTable {
         debug_assert!(slots.len() == if members.is_empty() { 0 } else { 1 << bits });
         SlotTable { bits, seed, epoch, slots, members }
     }
@@ -94,13 +100,26 @@ impl SlotTable {
 
     /// As [`SlotTable::candidates`], for a hash that is known already.
     pub fn candidates_of_hash(&self, hash: u64) -> Candidates<'_> {
-        Candidates { table: self, hash, k: 0, seen: [0; ORDINALS_MAX / 64], left: self.members.len(), scan: None }
+        Candidates {
+            table: self,
+            hash,
+            k: 0,
+            seen: [0; ORDINALS_MAX / 64],
+            left: self.members.len(),
+            scan: None,
+        }
     }
 }
 
 impl fmt::Debug for SlotTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SlotTable {{ 2^{} slots, epoch {}, {} members }}", self.bits, self.epoch, self.members.len())
+        write!(
+            f,
+            "SlotTable {{ 2^{} slots, epoch {}, {} members }}",
+            self.bits,
+            self.epoch,
+            self.members.len()
+        )
     }
 }
 

@@ -15,18 +15,28 @@ pub(super) async fn run(client: &Client, name: &ServiceName) -> anyhow::Result<(
     let service = client.service(name).await?;
     let list = client.events(0).await?;
     let spec = &service.spec;
-    let what = spec.template.image.clone().or_else(|| spec.template.process.as_ref().map(|p| p.command.join(" ")));
+    let what =
+        spec.template.image.clone().or_else(|| spec.template.process.as_ref().map(|p| p.command.join(" ")));
     let hash_on = spec.balancing.hash_on.as_ref().map(serde_json::to_string).transpose()?;
     out(&format!("Name:         {name}"))?;
     out(&format!("Generation:   {}", service.generation))?;
     out(&format!("Runs:         {}", what.unwrap_or_default()))?;
     out(&format!("Route:        {}{}", spec.route.hosts.join(","), spec.route.path_prefix))?;
-    out(&format!("Hash on:      {}", hash_on.unwrap_or_else(|| "nothing: the less loaded of two replicas".to_owned())))?;
-    out(&format!("Drain:        {} before a stop, then {}", spec.strategy.drain, spec.strategy.termination_grace))?;
+    out(&format!(
+        "Hash on:      {}",
+        hash_on.unwrap_or_else(|| "nothing: the less loaded of two replicas".to_owned())
+    ))?;
+    out(&format!(
+        "Drain:        {} before a stop, then {}",
+        spec.strategy.drain, spec.strategy.termination_grace
+    ))?;
     let Some(status) = &service.status else {
         return Ok(out("Status:       not seen by the controller yet")?);
     };
-    out(&format!("Replicas:     {} desired, {} ready, {} updated", status.replicas, status.ready, status.updated))?;
+    out(&format!(
+        "Replicas:     {} desired, {} ready, {} updated",
+        status.replicas, status.ready, status.updated
+    ))?;
     out(&format!("Revision:     {}", status.revision.as_deref().unwrap_or("unknown")))?;
     let rows = status.conditions.iter().map(|condition| {
         vec![

@@ -19,7 +19,9 @@ pub(super) async fn run(client: &Client, options: &Diff) -> anyhow::Result<ExitC
     let request = ApplyRequest { files, prune: options.prune, dry_run: true };
     let response = client.apply(&request).await?;
     for service in response.services.iter().filter(|service| service.change != Change::Unchanged) {
-        let yaml = |spec: &Option<ServiceSpec>| spec.as_ref().map_or(Ok(String::new()), |s| service_yaml(&service.name, s));
+        let yaml = |spec: &Option<ServiceSpec>| {
+            spec.as_ref().map_or(Ok(String::new()), |s| service_yaml(&service.name, s))
+        };
         show(&format!("service/{}", service.name), &yaml(&service.before)?, &yaml(&service.after)?)?;
         for consequence in consequences(service) {
             out(&format!("# {}: {consequence}", service.name))?;
@@ -56,7 +58,11 @@ fn consequences(service: &ServiceChange) -> Vec<String> {
 
 fn show(name: &str, before: &str, after: &str) -> anyhow::Result<()> {
     let diff = TextDiff::from_lines(before, after);
-    let text = diff.unified_diff().context_radius(3).header(&format!("live {name}"), &format!("file {name}")).to_string();
+    let text = diff
+        .unified_diff()
+        .context_radius(3)
+        .header(&format!("live {name}"), &format!("file {name}"))
+        .to_string();
     let coloured = text.lines().map(|line| match (colours(), line.as_bytes().first()) {
         (true, Some(b'+')) => format!("\x1b[32m{line}\x1b[0m"),
         (true, Some(b'-')) => format!("\x1b[31m{line}\x1b[0m"),

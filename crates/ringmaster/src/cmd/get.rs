@@ -29,14 +29,19 @@ fn print(overview: &Overview, options: &Get, before: Option<String>) -> anyhow::
     let (text, fingerprint, found) = match options.what {
         Listed::Services => {
             let list: Vec<&ServiceView> = services.into_iter().filter(|s| wanted(s.name.as_str())).collect();
-            (service_text(&list, overview.now, options.output)?, service_rows(&list, Timestamp(0), false), list.len())
+            (
+                service_text(&list, overview.now, options.output)?,
+                service_rows(&list, Timestamp(0), false),
+                list.len(),
+            )
         }
         Listed::Replicas => {
             let all = services.iter().flat_map(|s| s.status.iter().flat_map(|status| status.members.iter()));
             let of_service = |m: &ReplicaStatus| m.name.rsplit_once('-').map_or("", |(s, _)| s).to_owned();
             let list: Vec<ReplicaStatus> =
                 all.filter(|m| wanted(&m.name) || wanted(&of_service(m))).cloned().collect();
-            let states = list.iter().map(|m| vec![m.name.clone(), format!("{:?}", m.phase), m.message.clone()]);
+            let states =
+                list.iter().map(|m| vec![m.name.clone(), format!("{:?}", m.phase), m.message.clone()]);
             (replica_text(&list, overview.now, options.output)?, states.collect(), list.len())
         }
     };

@@ -44,7 +44,11 @@ pub(crate) async fn until_converged(
 }
 
 /// Waits until these services are gone.
-pub(crate) async fn until_gone(client: &Client, services: &[ServiceName], timeout: Duration) -> anyhow::Result<()> {
+pub(crate) async fn until_gone(
+    client: &Client,
+    services: &[ServiceName],
+    timeout: Duration,
+) -> anyhow::Result<()> {
     watch(client, timeout, |overview| {
         let left: Vec<String> = overview
             .services
@@ -62,7 +66,8 @@ pub(crate) async fn until_gone(client: &Client, services: &[ServiceName], timeou
 
 fn progress(service: &ServiceView, generation: Generation) -> Progress {
     let name = &service.name;
-    let Some(status) = service.status.as_ref().filter(|status| status.observed_generation >= generation) else {
+    let Some(status) = service.status.as_ref().filter(|status| status.observed_generation >= generation)
+    else {
         return Progress::Waiting(format!("{name}: waiting for the controller"));
     };
     if status.is_converged() {
@@ -78,7 +83,8 @@ fn progress(service: &ServiceView, generation: Generation) -> Progress {
         }
     }
     let (ready, updated, replicas) = (status.ready, status.updated, status.replicas);
-    let draining = status.members.iter().filter(|m| matches!(m.phase, Phase::Draining | Phase::Terminating)).count();
+    let draining =
+        status.members.iter().filter(|m| matches!(m.phase, Phase::Draining | Phase::Terminating)).count();
     let mut text = format!("{name}: {ready} of {replicas} ready");
     if updated < ready {
         text += &format!(", {updated} updated");
@@ -93,7 +99,11 @@ fn progress(service: &ServiceView, generation: Generation) -> Progress {
 }
 
 /// Looks at every change, and at least once a second, until it is done, has failed, or time is up.
-async fn watch(client: &Client, timeout: Duration, mut look: impl FnMut(&Overview) -> Progress) -> anyhow::Result<()> {
+async fn watch(
+    client: &Client,
+    timeout: Duration,
+    mut look: impl FnMut(&Overview) -> Progress,
+) -> anyhow::Result<()> {
     let deadline = Instant::now() + timeout;
     let bar = bar();
     let mut changes = client.changes().await?.boxed();

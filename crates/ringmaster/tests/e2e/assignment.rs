@@ -33,7 +33,11 @@ async fn assignment(on: On) {
     let (code, body) = call(&daemon, Method::POST, "/add", r#"{"n":3,"hostnames":["S5","S4"]}"#).await;
     let six = names(&body);
     assert_eq!((code, six.len(), six[3].as_str(), six[4].as_str()), (200, 6, "S5", "S4"), "{body}");
-    assert_eq!(daemon.status("web").await.unwrap().ready, 6, "the answer comes when the change has converged");
+    assert_eq!(
+        daemon.status("web").await.unwrap().ready,
+        6,
+        "the answer comes when the change has converged"
+    );
 
     let too_many = r#"{"message":"<Error> Length of hostname list is more than removable instances","status":"failure"}"#;
     let removed = call(&daemon, Method::DELETE, "/rm", r#"{"n":1,"hostnames":["S5","S4"]}"#).await;
@@ -46,11 +50,27 @@ async fn assignment(on: On) {
     let (code, body) = call(&daemon, Method::POST, "/rm", r#"{"n":1,"hostnames":[]}"#).await;
     assert_eq!((code, names(&body).len()), (200, 2), "POST /rm is an alias");
 
-    for wrong in ["", "{", r#"{"hostnames":[]}"#, r#"{"n":0}"#, r#"{"n":-1}"#, r#"{"n":"3"}"#, r#"{"n":99}"#, r#"{"n":1,"hostnames":["nobody"]}"#] {
+    for wrong in [
+        "",
+        "{",
+        r#"{"hostnames":[]}"#,
+        r#"{"n":0}"#,
+        r#"{"n":-1}"#,
+        r#"{"n":"3"}"#,
+        r#"{"n":99}"#,
+        r#"{"n":1,"hostnames":["nobody"]}"#,
+    ] {
         let (code, body) = call(&daemon, Method::DELETE, "/rm", wrong).await;
-        assert!(code == 400 && body.starts_with(r#"{"message":"<Error> "#) && body.ends_with(r#"","status":"failure"}"#), "{wrong}: {code} {body}");
+        assert!(
+            code == 400
+                && body.starts_with(r#"{"message":"<Error> "#)
+                && body.ends_with(r#"","status":"failure"}"#),
+            "{wrong}: {code} {body}"
+        );
     }
-    for wrong in [r#"{"n":2,"hostnames":["twice","twice"]}"#, r#"{"n":1,"hostnames":["not a name"]}"#, r#"{"n":5000}"#] {
+    for wrong in
+        [r#"{"n":2,"hostnames":["twice","twice"]}"#, r#"{"n":1,"hostnames":["not a name"]}"#, r#"{"n":5000}"#]
+    {
         assert_eq!(call(&daemon, Method::POST, "/add", wrong).await.0, 400, "{wrong}");
     }
     assert_eq!(names(&call(&daemon, Method::GET, "/rep", "").await.1).len(), 2, "refusals changed nothing");
@@ -58,7 +78,8 @@ async fn assignment(on: On) {
     let (code, body) = call(&daemon, Method::GET, "/home", "").await;
     assert!(code == 200 && body.starts_with(r#"{"message":"Hello from Server: "#), "{code} {body}");
     assert_eq!(call(&daemon, Method::GET, "/heartbeat", "").await, (200, String::new()));
-    let nowhere = r#"{"message":"<Error> '/other' endpoint does not exist in server replicas","status":"failure"}"#;
+    let nowhere =
+        r#"{"message":"<Error> '/other' endpoint does not exist in server replicas","status":"failure"}"#;
     assert_eq!(call(&daemon, Method::GET, "/other", "").await, (400, nowhere.to_owned()));
 }
 

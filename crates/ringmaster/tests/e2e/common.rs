@@ -73,7 +73,9 @@ pub(crate) struct Daemon {
 
 /// A loopback address with a port that was free a moment ago.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback has free ports")
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("loopback has free ports")
 }
 
 pub(crate) fn name(text: &str) -> ServiceName {
@@ -81,7 +83,10 @@ pub(crate) fn name(text: &str) -> ServiceName {
 }
 
 /// Awaits a condition under a deadline.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
     let deadline = Instant::now() + SOON;
     loop {
         if let Some(found) = look().await {
@@ -122,7 +127,15 @@ impl Setup {
         command
             .env("RUST_LOG", self.log_level)
             .env_remove("RINGMASTER_ADMIN")
-            .args(["serve", "--runtime", self.runtime, "--instance", &self.instance, "--network", &self.instance])
+            .args([
+                "serve",
+                "--runtime",
+                self.runtime,
+                "--instance",
+                &self.instance,
+                "--network",
+                &self.instance,
+            ])
             .args(["--listen", &self.listen.to_string(), "--admin", &self.admin.to_string()])
             .args(["--log-format", "json", "--workers", "2", "--state-dir"])
             .arg(&self.state)
@@ -161,7 +174,11 @@ impl Daemon {
         let deadline = Instant::now() + SOON;
         while self.client.overview().await.is_err() {
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < deadline, "the daemon does not answer: {}", self.log());
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "the daemon does not answer: {}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -208,7 +225,10 @@ impl Daemon {
         self.try_apply(text).await.unwrap_or_else(|error| panic!("apply: {error}\n{text}"))
     }
 
-    pub(crate) async fn try_apply(&self, text: &str) -> Result<ApplyResponse, ringmaster_client::ClientError> {
+    pub(crate) async fn try_apply(
+        &self,
+        text: &str,
+    ) -> Result<ApplyResponse, ringmaster_client::ClientError> {
         let files = vec![ManifestFile { file: "test.yaml".to_owned(), text: text.to_owned() }];
         self.client.apply(&ApplyRequest { files, prune: false, dry_run: false }).await
     }
@@ -224,8 +244,10 @@ impl Daemon {
     }
 
     pub(crate) async fn converged(&self, service: &str, generation: Generation) -> ServiceStatus {
-        self.until(service, "converged", |status| status.observed_generation >= generation && status.is_converged())
-            .await
+        self.until(service, "converged", |status| {
+            status.observed_generation >= generation && status.is_converged()
+        })
+        .await
     }
 
     /// Awaits a state of a service; says how far it came if it does not.
@@ -256,7 +278,8 @@ impl Daemon {
     }
 
     pub(crate) async fn until_gone(&self, service: &str) {
-        eventually("the service is gone", || async { self.status(service).await.is_none().then_some(()) }).await;
+        eventually("the service is gone", || async { self.status(service).await.is_none().then_some(()) })
+            .await;
     }
 
     /// Awaits an event with this reason whose message contains a text.
@@ -277,7 +300,12 @@ impl Daemon {
     pub(crate) async fn events_text(&self) -> String {
         let mut text = String::new();
         for event in self.client.events(0).await.map(|list| list.events).unwrap_or_default() {
-            writeln!(text, "{} {} x{} {} {}", event.at, event.reason, event.count, event.object, event.message).unwrap();
+            writeln!(
+                text,
+                "{} {} x{} {} {}",
+                event.at, event.reason, event.count, event.object, event.message
+            )
+            .unwrap();
         }
         text
     }
@@ -331,7 +359,14 @@ impl Drop for Daemon {
         // The process runtime's replicas outlive the daemon: they are removed through it, while it lives.
         if self.setup.on == On::Process && matches!(self.child.try_wait(), Ok(None)) {
             let delete = Command::new(env!("CARGO_BIN_EXE_ringmaster"))
-                .args(["delete", "--all", "--timeout", "20s", "--admin", &format!("http://{}", self.setup.admin)])
+                .args([
+                    "delete",
+                    "--all",
+                    "--timeout",
+                    "20s",
+                    "--admin",
+                    &format!("http://{}", self.setup.admin),
+                ])
                 .output();
             drop(delete);
         }

@@ -17,7 +17,10 @@ async fn an_engine_that_cannot_be_reached_at_start_is_named() {
     // A socket that nobody listens on is an error under `auto` too, not a reason to run processes.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let (code, refused) = Setup { runtime: "auto", ..setup }.refused();
-    assert!(code == Some(1) && refused.contains(socket.to_str().unwrap()) && refused.contains("refuse"), "{refused}");
+    assert!(
+        code == Some(1) && refused.contains(socket.to_str().unwrap()) && refused.contains("refuse"),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,7 +42,9 @@ async fn without_an_engine_auto_runs_processes_and_remembers_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_socket_leaves_traffic_alone_and_is_recovered_from() {
     let _shared = shared().await;
-    let Some(on) = docker_or_skip("a_cut_socket_leaves_traffic_alone_and_is_recovered_from").await else { return };
+    let Some(on) = docker_or_skip("a_cut_socket_leaves_traffic_alone_and_is_recovered_from").await else {
+        return;
+    };
     let (setup, folder) = Setup::new(on);
     let proxy = EngineProxy::start(&folder.path().join("engine.sock"), false);
     let daemon = Daemon::with(setup.with(&["--docker-socket", proxy.path.to_str().unwrap()])).await;

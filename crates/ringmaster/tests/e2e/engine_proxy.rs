@@ -61,10 +61,12 @@ async fn relay(mut client: UnixStream, swallow_events: bool) {
     let mut engine = UnixStream::connect(ENGINE).await.unwrap();
     let mut head = vec![0; 4096];
     let Ok(length) = client.read(&mut head).await else { return };
-    let events = head[..length].starts_with(b"GET /events") || head[..length].starts_with(b"GET /v1.41/events");
+    let events =
+        head[..length].starts_with(b"GET /events") || head[..length].starts_with(b"GET /v1.41/events");
     if swallow_events && events {
         // The stream is open and says nothing: events get lost silently.
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let answer =
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
         if client.write_all(answer).await.is_ok() {
             std::future::pending::<()>().await;
         }

@@ -3,8 +3,8 @@
 use bollard::Docker;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, KillContainerOptions, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
-    StartContainerOptions, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, KillContainerOptions, RemoveContainerOptionsBuilder,
+    RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
 use ringmaster_core::status::{ConditionKind, Phase, ServiceStatus};
 use ringmaster_docker::testing::engine_or_skip;
@@ -31,7 +31,11 @@ async fn a_removed_replica_is_replaced() {
     let Some((docker, daemon, service)) = started("a_removed_replica_is_replaced", 2).await else { return };
     let force = RemoveContainerOptionsBuilder::default().force(true).build();
     docker.remove_container(&format!("{service}-1-0"), Some(force)).await.unwrap();
-    daemon.until(&service, "replaced", |status| status.ready == 2 && ready_as(status, &format!("{service}-1-1"))).await;
+    daemon
+        .until(&service, "replaced", |status| {
+            status.ready == 2 && ready_as(status, &format!("{service}-1-1"))
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +46,11 @@ async fn a_stopped_replica_is_replaced_without_a_failed_request() {
     let load = Load::start(daemon.setup.listen, 200);
     let gentle = StopContainerOptionsBuilder::default().t(10).build();
     docker.stop_container(&format!("{service}-1-0"), Some(gentle)).await.unwrap();
-    daemon.until(&service, "replaced", |status| status.ready == 3 && ready_as(status, &format!("{service}-1-1"))).await;
+    daemon
+        .until(&service, "replaced", |status| {
+            status.ready == 3 && ready_as(status, &format!("{service}-1-1"))
+        })
+        .await;
     let outcome = load.stop().await;
     assert_eq!(outcome.failed, [], "of {} requests", outcome.total);
     daemon.event("Failed", "exit code 0").await;
@@ -51,7 +59,9 @@ async fn a_stopped_replica_is_replaced_without_a_failed_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn scaling_three_to_one_fails_no_request() {
     let _shared = shared().await;
-    let Some((_, daemon, service)) = started("scaling_three_to_one_fails_no_request", 3).await else { return };
+    let Some((_, daemon, service)) = started("scaling_three_to_one_fails_no_request", 3).await else {
+        return;
+    };
     let load = Load::start(daemon.setup.listen, 200);
     let (code, _, err) = daemon.cli(&["scale", &service, "--replicas", "1"]).await;
     assert_eq!(code, Some(0), "{err}");
@@ -67,12 +77,29 @@ async fn a_paused_replica_is_resumed_and_a_renamed_one_gets_its_name_back() {
     let Some((docker, daemon, service)) = started(test, 2).await else { return };
     docker.pause_container(&format!("{service}-0-0")).await.unwrap();
     daemon.event("Repairing", "paused").await;
-    daemon.until(&service, "resumed", |status| status.is_converged() && ready_as(status, &format!("{service}-0-0"))).await;
+    daemon
+        .until(&service, "resumed", |status| {
+            status.is_converged() && ready_as(status, &format!("{service}-0-0"))
+        })
+        .await;
     let rename = RenameContainerOptionsBuilder::default().name(&format!("{service}-other")).build();
     docker.rename_container(&format!("{service}-1-0"), rename).await.unwrap();
     daemon.event("Repairing", "renamed").await;
-    daemon.until(&service, "renamed", |status| status.is_converged() && ready_as(status, &format!("{service}-1-0"))).await;
-    let repairs = daemon.client.events(0).await.unwrap().events.iter().filter(|e| e.reason == "Repairing").map(|e| e.count).sum::<u32>();
+    daemon
+        .until(&service, "renamed", |status| {
+            status.is_converged() && ready_as(status, &format!("{service}-1-0"))
+        })
+        .await;
+    let repairs = daemon
+        .client
+        .events(0)
+        .await
+        .unwrap()
+        .events
+        .iter()
+        .filter(|e| e.reason == "Repairing")
+        .map(|e| e.count)
+        .sum::<u32>();
     assert_eq!(repairs, 2, "each is repaired once: {}", daemon.events_text().await);
 }
 
@@ -107,7 +134,9 @@ async fn a_missing_image_is_named_and_the_old_revision_serves_on() {
     let test = "a_missing_image_is_named_and_the_old_revision_serves_on";
     let Some((_, daemon, service)) = started(test, 2).await else { return };
     let On::Docker(image) = &daemon.setup.on else { unreachable!("started on docker") };
-    let missing = daemon.manifest(&service, 2, "").replace(image, "ringmaster/no-such-image:dev\n    pullPolicy: never");
+    let missing = daemon
+        .manifest(&service, 2, "")
+        .replace(image, "ringmaster/no-such-image:dev\n    pullPolicy: never");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("web.yaml");
     std::fs::write(&file, missing).unwrap();
@@ -116,6 +145,9 @@ async fn a_missing_image_is_named_and_the_old_revision_serves_on() {
     assert!(err.contains("ringmaster/no-such-image:dev"), "{err}");
     let status = daemon.status(&service).await.unwrap();
     assert_eq!(status.ready, 2);
-    assert!(status.condition(ConditionKind::Degraded).unwrap().message.contains("no-such-image"), "{status:#?}");
+    assert!(
+        status.condition(ConditionKind::Degraded).unwrap().message.contains("no-such-image"),
+        "{status:#?}"
+    );
     assert_eq!(daemon.get("/home").await.0, 200);
 }

@@ -49,7 +49,10 @@ async fn errors_are_one_line_with_the_cause_and_what_to_do() {
         (&["kill", "nonsense"], "<service>-<ordinal>"),
     ] {
         let (code, out, err) = daemon.cli(arguments).await;
-        assert!(code == Some(1) && err.contains(expected) && err.lines().count() == 1, "{arguments:?}: {code:?} {out}{err}");
+        assert!(
+            code == Some(1) && err.contains(expected) && err.lines().count() == 1,
+            "{arguments:?}: {code:?} {out}{err}"
+        );
     }
 }
 
@@ -70,11 +73,17 @@ async fn a_port_in_use_is_named() {
     let (setup, _folder) = Setup::new(On::Process);
     let _taken = TcpListener::bind(setup.listen).unwrap();
     let (code, err) = setup.refused();
-    assert!(code == Some(1) && err.contains(&setup.listen.to_string()) && err.contains("in use"), "{code:?} {err}");
+    assert!(
+        code == Some(1) && err.contains(&setup.listen.to_string()) && err.contains("in use"),
+        "{code:?} {err}"
+    );
     let (setup, _folder) = Setup::new(On::Process);
     let _taken = TcpListener::bind(setup.admin).unwrap();
     let (code, err) = setup.refused();
-    assert!(code == Some(1) && err.contains(&setup.admin.to_string()) && err.contains("in use"), "{code:?} {err}");
+    assert!(
+        code == Some(1) && err.contains(&setup.admin.to_string()) && err.contains("in use"),
+        "{code:?} {err}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,8 @@ impl Load {
     pub(crate) fn start(target: SocketAddr, rate: u32) -> Load {
         let (stop, mut stopped) = oneshot::channel();
         let done = tokio::spawn(async move {
-            let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
+            let client =
+                reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
             let url = format!("http://{target}/home");
             let started = Instant::now();
             let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
@@ -66,7 +67,7 @@ impl Load {
 
     /// Stops sending and waits for the last answers.
     pub(crate) async fn stop(self) -> Outcome {
-        drop(self.stop.send(()));
+        self.stop.send(()).expect("it sends until it is stopped");
         self.done.await.unwrap()
     }
 }

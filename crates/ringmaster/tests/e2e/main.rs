@@ -3,6 +3,8 @@
 //! Tests on a real engine are skipped with a line that says so where none answers. The figures
 //! (`figures.rs`) have the machine to themselves: every other test holds [`common::shared`] meanwhile.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
 mod assignment;
 mod common;
 mod engine_faults;

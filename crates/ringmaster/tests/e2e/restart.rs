@@ -8,17 +8,27 @@ use crate::common::{Daemon, On, Setup, docker_or_skip, shared};
 
 async fn identities(daemon: &Daemon) -> BTreeSet<(String, String)> {
     let status = daemon.status("web").await.unwrap();
-    status.members.into_iter().map(|m| (m.engine_name.unwrap_or_default(), m.id.unwrap_or_default())).collect()
+    status
+        .members
+        .into_iter()
+        .map(|m| (m.engine_name.unwrap_or_default(), m.id.unwrap_or_default()))
+        .collect()
 }
 
 async fn adoption(on: On) {
     let mut daemon = Daemon::start(on).await;
-    daemon.apply_and_converge("web", &daemon.manifest("web", 3, "  balancing: { hashOn: { header: X-Key } }\n")).await;
+    daemon
+        .apply_and_converge("web", &daemon.manifest("web", 3, "  balancing: { hashOn: { header: X-Key } }\n"))
+        .await;
     let owners = owners(&daemon).await;
     let before = identities(&daemon).await;
     for signal in [Signal::TERM, Signal::KILL] {
         let code = daemon.end(signal).await;
-        assert!(signal != Signal::TERM || code == Some(0), "SIGTERM ends it in order: {code:?}\n{}", daemon.log());
+        assert!(
+            signal != Signal::TERM || code == Some(0),
+            "SIGTERM ends it in order: {code:?}\n{}",
+            daemon.log()
+        );
         daemon.restart().await;
         let status = daemon.until("web", "adopted", |status| status.is_converged()).await;
         assert_eq!(status.ready, 3);
@@ -35,7 +45,11 @@ async fn owners(daemon: &Daemon) -> Vec<String> {
         let request = client.get(format!("http://{}/home", daemon.setup.listen)).header("x-key", key);
         owners.push(request.send().await.unwrap().text().await.unwrap());
     }
-    assert_eq!(owners.iter().collect::<BTreeSet<_>>().len(), 3, "forty keys on three replicas reach all of them");
+    assert_eq!(
+        owners.iter().collect::<BTreeSet<_>>().len(),
+        3,
+        "forty keys on three replicas reach all of them"
+    );
     owners
 }
 
@@ -64,9 +78,16 @@ async fn a_replica_that_ends_while_the_daemon_is_away_is_replaced() {
     let pid = rustix::process::Pid::from_raw(record["pid"].as_i64().unwrap() as i32).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
     daemon.restart().await;
-    daemon.until("web", "replaced", |s| s.ready == 2 && s.members.iter().any(|m| m.engine_name.as_deref() == Some("web-1-1"))).await;
+    daemon
+        .until("web", "replaced", |s| {
+            s.ready == 2 && s.members.iter().any(|m| m.engine_name.as_deref() == Some("web-1-1"))
+        })
+        .await;
     let kept = before.iter().filter(|(name, _)| name == "web-0-0").count();
-    assert_eq!(kept, identities(&daemon).await.intersection(&before).filter(|(name, _)| name == "web-0-0").count());
+    assert_eq!(
+        kept,
+        identities(&daemon).await.intersection(&before).filter(|(name, _)| name == "web-0-0").count()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,10 @@ async fn straight_line(on: On) {
     std::fs::write(&file, daemon.manifest("web", 5, "  balancing: { hashOn: requestId }\n")).unwrap();
     let (code, out, _) = daemon.cli(&["diff", "-f", path]).await;
     assert_eq!(code, Some(1), "{out}");
-    assert!(out.contains("-  replicas: 3\n+  replicas: 5\n") && out.contains("40.0 % of the keys move"), "{out}");
+    assert!(
+        out.contains("-  replicas: 3\n+  replicas: 5\n") && out.contains("40.0 % of the keys move"),
+        "{out}"
+    );
     let (code, out, err) = daemon.cli(&["apply", "-f", path]).await;
     assert_eq!((code, out.ends_with("5 of 5 replicas ready\n")), (Some(0), true), "{out}{err}");
     let (code, out, _) = daemon.cli(&["diff", "-f", path]).await;
@@ -115,14 +118,20 @@ async fn several_services_are_routed_by_host_and_path() {
     daemon.until("api", "ready", |status| status.ready == 2).await;
     let client = reqwest::Client::new();
     for _ in 0..10 {
-        let request = client.get(format!("http://{}/home", daemon.setup.listen)).header("host", "api.localhost");
+        let request =
+            client.get(format!("http://{}/home", daemon.setup.listen)).header("host", "api.localhost");
         assert_eq!(request.send().await.unwrap().status(), 200);
     }
-    let requests = |status: &ringmaster_core::status::ServiceStatus| status.members.iter().map(|m| m.requests).sum::<u64>();
+    let requests = |status: &ringmaster_core::status::ServiceStatus| {
+        status.members.iter().map(|m| m.requests).sum::<u64>()
+    };
     daemon.until("api", "counted", |status| requests(status) == 10).await;
     daemon.until("web", "untouched", |status| requests(status) == 0).await;
     let refused = daemon.try_apply(&daemon.manifest("other", 1, "")).await.unwrap_err().to_string();
-    assert!(refused.contains("`other`") && refused.contains("`web`") && refused.contains("both claim"), "{refused}");
+    assert!(
+        refused.contains("`other`") && refused.contains("`web`") && refused.contains("both claim"),
+        "{refused}"
+    );
 }
 
 /// A changed template replaces one replica at a time, new one ready first.
@@ -130,12 +139,15 @@ async fn rollout(on: On) {
     let daemon = Daemon::start(on).await;
     daemon.apply_and_converge("web", &daemon.manifest("web", 3, "")).await;
     let load = Load::start(daemon.setup.listen, 200);
-    let changed = daemon.manifest("web", 3, "").replace("    resources:", "    env: { GREETING: changed }\n    resources:");
+    let changed = daemon
+        .manifest("web", 3, "")
+        .replace("    resources:", "    env: { GREETING: changed }\n    resources:");
     let status = daemon.apply_and_converge("web", &changed).await;
     let outcome = load.stop().await;
     assert!(outcome.total > 20, "the rollout was over before there was load");
     assert_eq!(outcome.failed, [], "of {} requests", outcome.total);
-    let names: Vec<_> = status.members.iter().filter(|m| m.phase == Phase::Ready).map(|m| m.engine_name.clone()).collect();
+    let names: Vec<_> =
+        status.members.iter().filter(|m| m.phase == Phase::Ready).map(|m| m.engine_name.clone()).collect();
     assert_eq!(names, ["web-0-1", "web-1-1", "web-2-1"].map(|name| Some(name.to_owned())));
 }
 
@@ -163,7 +175,10 @@ async fn a_command_that_exits_at_once_backs_off_and_says_why() {
     std::fs::write(&file, good.replace("[ringmaster, replica]", "[sh, -c, 'echo no luck; exit 3']")).unwrap();
     let (code, _, err) = daemon.cli(&["apply", "-f", file.to_str().unwrap()]).await;
     assert_eq!(code, Some(1), "{err}");
-    assert!(err.contains("CrashLoopBackOff") && err.contains("exit code 3") && err.contains("next try in"), "{err}");
+    assert!(
+        err.contains("CrashLoopBackOff") && err.contains("exit code 3") && err.contains("next try in"),
+        "{err}"
+    );
     let status = daemon.status("web").await.unwrap();
     assert_eq!(status.ready, 2, "the old revision serves on");
     let output = eventually("its output", || async {

@@ -7,7 +7,9 @@ async fn edits_apply_and_damage_changes_nothing() {
     let _shared = shared().await;
     let (setup, folder) = Setup::new(On::Process);
     let file = folder.path().join("web.yaml");
-    let yaml = |replicas: u32| crate::common::service_yaml("web", replicas, "process: { command: [ringmaster, replica] }", "");
+    let yaml = |replicas: u32| {
+        crate::common::service_yaml("web", replicas, "process: { command: [ringmaster, replica] }", "")
+    };
     std::fs::write(&file, yaml(1)).unwrap();
     let daemon = Daemon::with(setup.with(&["--watch", "--manifest", file.to_str().unwrap()])).await;
     daemon.until("web", "ready", |status| status.ready == 1).await;
@@ -20,7 +22,9 @@ async fn edits_apply_and_damage_changes_nothing() {
         let temporary = folder.path().join("web.yaml.swp");
         std::fs::write(&temporary, yaml(replicas)).unwrap();
         std::fs::rename(&temporary, &file).unwrap();
-        daemon.until("web", "as renamed over", |status| status.is_converged() && status.ready == replicas).await;
+        daemon
+            .until("web", "as renamed over", |status| status.is_converged() && status.ready == replicas)
+            .await;
     }
 
     let before = generation().await;
