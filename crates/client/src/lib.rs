@@ -159,6 +159,11 @@ impl Client {
         Ok(chunks.map(|_| ()))
     }
 
+    /// The error for a daemon that was there and has gone.
+    pub fn gone(&self) -> ClientError {
+        ClientError::Unreachable { url: self.base.clone(), cause: "it has gone".to_owned() }
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.json(self.request(Method::GET, path)).await
     }

@@ -9,7 +9,6 @@ mod guard;
 mod handlers;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -34,8 +33,6 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 pub struct Daemon {
     /// Version, runtime, listeners and what is allowed.
     pub info: DaemonInfo,
-    /// Where the admin API listens: `Host` must name it.
-    pub listen: SocketAddr,
     /// The token that requests must carry; none on loopback.
     pub token: Option<String>,
     /// Renders the metrics of both halves.
@@ -45,10 +42,7 @@ pub struct Daemon {
 impl fmt::Debug for Daemon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The token stays out of logs.
-        f.debug_struct("Daemon")
-            .field("info", &self.info)
-            .field("listen", &self.listen)
-            .finish_non_exhaustive()
+        f.debug_struct("Daemon").field("info", &self.info).finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringmaster_core::desired::Member;
-use ringmaster_core::members::{self, MembersError};
+use ringmaster_core::members;
 use ringmaster_core::{Generation, ServiceName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -84,7 +84,7 @@ impl Assignment {
         &self,
         service: &ServiceName,
         body: &[u8],
-        change: fn(&[Member], Payload) -> Result<Vec<Member>, Refusal>,
+        change: fn(&[Member], Payload) -> Result<Vec<Member>, StoreError>,
     ) -> Answer {
         let payload: Payload = match serde_json::from_slice(body) {
             Ok(payload) => payload,
@@ -93,21 +93,16 @@ impl Assignment {
         if payload.n == 0 {
             return failure("Invalid payload: n must be at least 1");
         }
-        let mut refusal = None;
-        let changed = self.store.change_members(service, |members| {
-            change(members, payload).map_err(|why| {
-                let text = why.0.clone();
-                refusal = Some(text);
-                StoreError::Members(MembersError::Unknown(why.0))
-            })
-        });
-        match (changed, refusal) {
-            (Ok(generation), _) => {
+        // The change waits for the disk: not on a thread of the data plane.
+        let (store, name) = (Arc::clone(&self.store), service.clone());
+        let edit = move || store.change_members(&name, |members| change(members, payload));
+        match tokio::task::spawn_blocking(edit).await {
+            Ok(Ok(generation)) => {
                 self.converge(service, generation).await;
                 self.replicas(service)
             }
-            (Err(_), Some(why)) => failure(&why),
-            (Err(error), None) => failure(&error.to_string()),
+            Ok(Err(error)) => failure(&error.to_string()),
+            Err(error) => failure(&error.to_string()),
         }
     }
 
@@ -131,33 +126,34 @@ impl Assignment {
     }
 }
 
-/// Why a change is refused, in the assignment's words.
-struct Refusal(String);
+/// A refusal in the assignment's words.
+fn refusal(why: impl Into<String>) -> StoreError {
+    StoreError::Refused(why.into())
+}
 
-fn add(present: &[Member], payload: Payload) -> Result<Vec<Member>, Refusal> {
+fn add(present: &[Member], payload: Payload) -> Result<Vec<Member>, StoreError> {
     if payload.hostnames.len() > payload.n {
-        return Err(Refusal("Length of hostname list is more than newly added instances".to_owned()));
+        return Err(refusal("Length of hostname list is more than newly added instances"));
     }
-    if present.len() + payload.n > INSTANCES_MAX {
-        return Err(Refusal(format!("No more than {INSTANCES_MAX} instances are possible")));
+    if payload.n > INSTANCES_MAX.saturating_sub(present.len()) {
+        return Err(refusal(format!("No more than {INSTANCES_MAX} instances are possible")));
     }
     let unnamed = payload.n - payload.hostnames.len();
     let mut hosts: Vec<Option<String>> = payload.hostnames.into_iter().map(Some).collect();
     let random = RandomState::new();
     hosts.extend((0..unnamed).map(|i| Some(format!("server-{:08x}", draw(&random, i) as u32))));
-    members::add(present, hosts).map_err(|error| Refusal(error.to_string()))
+    Ok(members::add(present, hosts)?)
 }
 
-fn remove(present: &[Member], payload: Payload) -> Result<Vec<Member>, Refusal> {
+fn remove(present: &[Member], payload: Payload) -> Result<Vec<Member>, StoreError> {
     if payload.hostnames.len() > payload.n {
-        return Err(Refusal("Length of hostname list is more than removable instances".to_owned()));
+        return Err(refusal("Length of hostname list is more than removable instances"));
     }
     if payload.n > present.len() {
-        return Err(Refusal("No of servers to be removed is more than actual count of servers".to_owned()));
+        return Err(refusal("No of servers to be removed is more than actual count of servers"));
     }
     let victims = payload.n - payload.hostnames.len();
-    let mut rest =
-        members::remove_named(present, &payload.hostnames).map_err(|error| Refusal(error.to_string()))?;
+    let mut rest = members::remove_named(present, &payload.hostnames)?;
     let random = RandomState::new();
     for i in 0..victims {
         rest.remove((draw(&random, i) % rest.len() as u64) as usize);

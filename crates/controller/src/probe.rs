@@ -30,6 +30,15 @@ pub(crate) struct HealthChange {
     pub(crate) health: Health,
 }
 
+/// A replica to probe.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) address: SocketAddr,
+    pub(crate) probes: Probes,
+    /// What is known of it.
+    pub(crate) health: Health,
+}
+
 /// All probe tasks.
 #[derive(Debug)]
 pub(crate) struct Prober {
@@ -59,29 +68,33 @@ impl Prober {
         Prober { clock, epoch: Instant::now(), changes, running: BTreeMap::new() }
     }
 
-    /// Probes exactly these replicas. One whose address or probes changed starts afresh.
-    pub(crate) fn sync(&mut self, wanted: &BTreeMap<ReplicaName, (SocketAddr, Probes)>) {
-        self.running.retain(|name, watched| {
-            wanted
-                .get(name)
-                .is_some_and(|(address, probes)| watched.address == *address && watched.probes == *probes)
-        });
-        for (name, (address, probes)) in wanted {
-            if self.running.contains_key(name) {
+    /// Probes exactly these replicas. One whose probes changed goes on with what is known of it; at another
+    /// address nothing is known of it any more.
+    pub(crate) fn sync(&mut self, wanted: &BTreeMap<ReplicaName, Wanted>) {
+        self.running.retain(|name, _| wanted.contains_key(name));
+        for (name, wanted) in wanted {
+            let watched = self.running.get(name);
+            if watched.is_some_and(|w| w.address == wanted.address && w.probes == wanted.probes) {
                 continue;
+            }
+            let mut health = wanted.health.clone();
+            if watched.is_some_and(|watched| watched.address != wanted.address) {
+                health = Health::default();
+                // The receiver is the loop, which is calling this.
+                drop(self.changes.send(HealthChange { name: name.clone(), health: health.clone() }));
             }
             let poke = Arc::new(Notify::new());
             let task = Task {
                 name: name.clone(),
-                address: *address,
-                probes: probes.clone(),
+                address: wanted.address,
+                probes: wanted.probes.clone(),
                 poke: Arc::clone(&poke),
                 clock: self.clock,
                 epoch: self.epoch,
                 changes: self.changes.clone(),
             };
-            let task = tokio::spawn(task.run()).abort_handle();
-            let watched = Watched { address: *address, probes: probes.clone(), poke, task };
+            let task = tokio::spawn(task.run(health)).abort_handle();
+            let watched = Watched { address: wanted.address, probes: wanted.probes.clone(), poke, task };
             self.running.insert(name.clone(), watched);
         }
     }
@@ -123,8 +136,7 @@ impl Streak {
 
 impl Task {
     /// Runs until it is aborted. Safe to abort at any await: it holds nothing but its sockets.
-    async fn run(self) {
-        let mut health = Health::default();
+    async fn run(self, mut health: Health) {
         let (mut readiness, mut liveness) = (Streak::default(), Streak::default());
         let mut next_ready = Instant::now();
         let mut next_live = self.probes.liveness.as_ref().map(|probe| self.tick(probe.period.0));

@@ -27,7 +27,7 @@ use crate::probe::{HealthChange, Prober};
 use crate::store::Store;
 use crate::timeline::Timeline;
 use crate::world::World;
-use tasks::{Done, Listing, Resolution};
+use tasks::{Done, Finishing, Listing, Resolution};
 
 /// Lists again at least this often: engine events get lost silently.
 const RESYNC_PERIOD: Duration = Duration::from_secs(10);
@@ -89,8 +89,12 @@ pub(crate) struct Reconciler {
     creates_max: usize,
     /// Actions that failed in a row, for their backoff.
     failures: BTreeMap<ReplicaName, u32>,
+    /// Repairs of one replica, until a list shows it whole.
+    repairs: BTreeMap<ReplicaName, u32>,
     /// Replicas of services that nobody desires, reported already.
     orphans: BTreeSet<ReplicaName>,
+    /// A deletion is being written, or may be tried again then.
+    finishing: Finishing,
     wake_at: Option<Timestamp>,
 }
 
@@ -130,7 +134,9 @@ impl Reconciler {
             resolutions: BTreeMap::new(),
             creates_max: CREATES_MAX,
             failures: BTreeMap::new(),
+            repairs: BTreeMap::new(),
             orphans: BTreeSet::new(),
+            finishing: Finishing::default(),
             wake_at: None,
         }
     }
@@ -138,9 +144,11 @@ impl Reconciler {
     /// Runs until shut down. Replicas are left as they are: a restart adopts them.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         loop {
+            // Read once: what is resolved, planned and created in one pass belongs to one desired state.
+            let desired = Arc::clone(&self.desired.borrow_and_update());
             self.start_list();
-            self.start_resolutions();
-            self.pass();
+            self.start_resolutions(&desired);
+            self.pass(&desired);
             let sleep = self.sleep();
             // Every arm is cancel-safe: the channels and the JoinSet keep what was not taken, and the stream's
             // next() loses nothing when dropped.
@@ -234,6 +242,7 @@ impl Reconciler {
             self.wake_at.map(|at| self.clock.until(at)),
             self.world.retry_at().map(|at| self.clock.until(at)),
             self.listing.due_in(),
+            self.finishing.due_in(),
             self.resolutions.values().filter_map(Resolution::due_in).min(),
         ];
         // A millisecond more, so that the time that was waited for has surely come.

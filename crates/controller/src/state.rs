@@ -1,7 +1,7 @@
 //! The desired state on disk: it survives a crash at any byte.
 //!
 //! Each generation is one immutable file `revisions/rev-N` that holds everything; `state` names the newest one
-//! with its digest. Every file is written to a temporary name, synced, renamed, and its folder synced. If
+//! by number. Every file is written to a temporary name, synced, renamed, and its folder synced. If
 //! `state` is damaged, the newest revision that is whole takes its place, and the caller is told. Ring tables
 //! are files of their own (`rings/<service>-<seed>-<epoch>`), written before the revision that needs them.
 //!
@@ -36,6 +36,17 @@ pub enum StateError {
          --state-dir", .0.display()
     )]
     Locked(PathBuf),
+    /// There is a state, and none of it can be read.
+    #[error(
+        "the state in {} cannot be read ({why}): was it written by a newer version? Go back to that version, or \
+         move the folder away: replicas that run are then taken up again by applying their manifest", .root.display()
+    )]
+    Unreadable {
+        /// The folder.
+        root: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// An operation on a file failed.
     #[error("{operation} {}: {source}{}", .path.display(), advice(.source))]
     Io {
@@ -82,7 +93,6 @@ pub struct StoredRevision {
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     generation: Generation,
-    digest: String,
 }
 
 /// What was found at the start.
@@ -134,7 +144,7 @@ impl StateDir {
     /// Reads what is there. Damage is mended where a whole revision is left, and always reported.
     ///
     /// # Errors
-    /// Only if a folder cannot be read.
+    /// [`StateError::Unreadable`] if there is a state and none of it is whole, or a folder that cannot be read.
     pub fn load(&self) -> Result<Loaded, StateError> {
         let mut damage = Vec::new();
         let head = match read_whole::<Head>(&self.root.join("state")) {
@@ -158,6 +168,11 @@ impl StateDir {
                 Ok(None) => {}
                 Err(why) => damage.push(format!("revision {generation} {why}")),
             }
+        }
+        if revision.is_none() && (known.is_some() || !generations.is_empty() || !damage.is_empty()) {
+            // To go on with nothing would orphan every replica: that is a person's decision.
+            let why = if damage.is_empty() { "its revision is lost".to_owned() } else { damage.join("; ") };
+            return Err(StateError::Unreadable { root: self.root.clone(), why });
         }
         if let (Some(known), Some(found)) = (known, &revision)
             && found.generation != known
@@ -197,19 +212,30 @@ impl StateDir {
     ) -> Result<(), StateError> {
         for (name, service) in &revision.services {
             let path = self.ring_path(name, &service.ring);
-            if let Some(ring) = rings.get(name)
-                && !path.exists()
-            {
-                write_atomically(&path, &codec::encode(ring))?;
+            let Some(bytes) = rings.get(name).map(codec::encode) else { continue };
+            // A file of that name may be left from a change that was never committed: only its content counts.
+            if fs::read(&path).ok().as_ref() != Some(&bytes) {
+                write_atomically(&path, &bytes)?;
             }
         }
         let text = serde_json::to_string_pretty(revision).expect("the state has only string keys");
         let sealed = seal(&text);
         write_atomically(&self.revision_path(revision.generation), sealed.as_bytes())?;
-        let head = Head { generation: revision.generation, digest: digest(&text) };
+        let head = Head { generation: revision.generation };
         let head = serde_json::to_string(&head).expect("a head has only string keys");
-        write_atomically(&self.root.join("state"), seal(&head).as_bytes())?;
-        self.prune(revision.generation)
+        let path = self.root.join("state");
+        if let Err(error) = write_atomically(&path, seal(&head).as_bytes()) {
+            // Renamed, but the folder could not be synced: the next start would find the change, so it has happened.
+            let found = read_whole::<Head>(&path).ok().flatten().map(|head| head.generation);
+            if found != Some(revision.generation) {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the state is written, and may be lost if the machine crashes now");
+        }
+        if let Err(error) = self.prune(revision.generation) {
+            tracing::warn!(%error, "old revisions could not be removed");
+        }
+        Ok(())
     }
 
     /// Remembers which runtime was chosen, so that a later start does not silently choose another.
@@ -254,13 +280,15 @@ impl StateDir {
     fn prune(&self, current: Generation) -> Result<(), StateError> {
         let mut generations = self.generations()?;
         generations.sort_unstable();
+        let (mut generations, newer): (Vec<_>, Vec<_>) = generations.into_iter().partition(|g| *g <= current);
         let keep_from = generations.len().saturating_sub(REVISIONS_KEPT);
+        for generation in newer.into_iter().chain(generations.drain(..keep_from)) {
+            let path = self.revision_path(generation);
+            fs::remove_file(&path).map_err(|e| io("remove", &path, e))?;
+        }
         let mut used = BTreeSet::new();
-        for (index, generation) in generations.iter().enumerate() {
-            let path = self.revision_path(*generation);
-            if index < keep_from || *generation > current {
-                fs::remove_file(&path).map_err(|e| io("remove", &path, e))?;
-            } else if let Ok(Some(revision)) = read_whole::<StoredRevision>(&path) {
+        for generation in &generations {
+            if let Ok(Some(revision)) = read_whole::<StoredRevision>(&self.revision_path(*generation)) {
                 used.extend(revision.services.iter().map(|(name, s)| self.ring_path(name, &s.ring)));
             }
         }
@@ -401,5 +429,43 @@ mod tests {
         let mut kept = state.generations().unwrap();
         kept.sort_unstable();
         assert_eq!((kept.len(), kept[0], kept[19]), (REVISIONS_KEPT, Generation(11), Generation(30)));
+    }
+
+    #[test]
+    fn a_state_of_which_nothing_can_be_read_is_not_taken_for_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        assert_eq!(state.load().unwrap().revision, StoredRevision::default(), "a new folder is no damage");
+        state.save(&revision(1), &BTreeMap::new()).unwrap();
+        fs::write(dir.path().join("revisions/rev-1"), "written by a newer version").unwrap();
+        assert!(matches!(state.load(), Err(StateError::Unreadable { .. })));
+        fs::remove_file(dir.path().join("revisions/rev-1")).unwrap();
+        assert!(matches!(state.load(), Err(StateError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_change_that_was_never_committed_leaves_no_ring_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let web = ServiceName::new("web").unwrap();
+        let ring = |members: u16| {
+            let mut ring = Allocation::new(7);
+            ring.rebalance(&(0..members).map(|ordinal| (ringmaster_core::Ordinal(ordinal), 1)).collect());
+            ring
+        };
+        let (two, three) = (ring(2), ring(3));
+        assert_eq!(two.table().id(), three.table().id(), "both are the first epoch");
+        let spec = serde_json::json!({ "template": { "image": "x" } });
+        let service = StoredService {
+            spec: serde_json::from_value(spec).unwrap(),
+            generation: Generation(1),
+            members: Vec::new(),
+            ring: three.table().id(),
+            deleting: false,
+        };
+        fs::write(state.ring_path(&web, &service.ring), codec::encode(&two)).unwrap();
+        let stored = StoredRevision { services: BTreeMap::from([(web.clone(), service)]), ..revision(1) };
+        state.save(&stored, &BTreeMap::from([(web.clone(), three.clone())])).unwrap();
+        assert_eq!(state.load().unwrap().rings[&web], three);
     }
 }

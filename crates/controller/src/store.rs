@@ -5,7 +5,7 @@
 
 mod merge;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringmaster_core::api::{ApplyResponse, Change, GatewayChange, ManifestFile, ServiceChange};
@@ -40,6 +40,9 @@ pub enum StoreError {
     /// The assignment's API names a service that is not there.
     #[error("gateway: assignmentApi.service names `{0}`, and there is no such service")]
     AssignmentService(ServiceName),
+    /// Whoever asked for the change has rules of its own, and this breaks one.
+    #[error("{0}")]
+    Refused(String),
     /// It could not be persisted.
     #[error("the change could not be saved, nothing was applied: {0}")]
     State(#[from] StateError),
@@ -68,14 +71,18 @@ struct Draft {
 }
 
 impl Store {
-    /// Takes up what the state folder held; rings that are lost are made anew.
-    pub fn new(state: StateDir, loaded: Loaded) -> Store {
+    /// Takes up what the state folder held. A ring that was lost is made anew, and persisted before it is used.
+    ///
+    /// # Errors
+    /// If that cannot be saved.
+    pub fn new(state: StateDir, loaded: Loaded) -> Result<Store, StoreError> {
         let mut desired = Desired {
             generation: loaded.revision.generation,
             services: BTreeMap::new(),
             gateway: loaded.revision.gateway,
         };
         let mut rings = loaded.rings;
+        let stored_rings: BTreeSet<String> = rings.values().map(|ring| ring.table().id()).collect();
         for (name, stored) in loaded.revision.services {
             let ring = rings.entry(name.clone()).or_insert_with(|| Allocation::new(merge::random_seed()));
             ring.rebalance(&weights(&stored.members));
@@ -90,7 +97,12 @@ impl Store {
         }
         let published = watch::Sender::new(Arc::new(desired.clone()));
         let manifest_digest = loaded.revision.manifest_digest;
-        Store { inner: Mutex::new(Inner { state, desired, rings, manifest_digest }), published }
+        let mut inner = Inner { state, desired, rings, manifest_digest };
+        if inner.desired.services.values().any(|service| !stored_rings.contains(&service.table.id())) {
+            let draft = inner.draft();
+            inner.commit(draft, &published)?;
+        }
+        Ok(Store { inner: Mutex::new(inner), published })
     }
 
     /// Follows the desired state.
@@ -149,7 +161,7 @@ impl Store {
             let named: Vec<ServiceName> = changes.iter().map(|change| change.name.clone()).collect();
             let rest: Vec<ServiceName> = draft.desired.services.keys().cloned().collect();
             for name in rest.into_iter().filter(|name| !named.contains(name)) {
-                changes.extend(draft.delete(&name, next)?);
+                changes.extend(draft.delete(&name, next));
             }
         }
         let before = draft.desired.gateway.clone();
@@ -214,10 +226,7 @@ impl Store {
         if !draft.desired.services.contains_key(name) {
             return Err(StoreError::UnknownService(name.clone()));
         }
-        if draft.delete(name, next)?.is_some() {
-            if draft.desired.gateway.assignment_api.as_ref().is_some_and(|api| api.service == *name) {
-                draft.desired.gateway.assignment_api = None;
-            }
+        if draft.delete(name, next).is_some() {
             draft.desired.generation = next;
             inner.commit(draft, &self.published)?;
         }

@@ -13,11 +13,15 @@ use ringmaster_core::api::ManifestFile;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::timeline::Timeline;
 
 /// A file counts as written when nothing has happened to it for this long.
 const QUIET: Duration = Duration::from_millis(200);
+/// However restless its folder is, it is read after this long.
+const UNREST_MAX: Duration = Duration::from_secs(2);
+/// A refusal that may pass is tried again after this long.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Watches `path` until shut down.
 ///
@@ -43,19 +47,30 @@ pub async fn run(
         _ => Path::new("."),
     };
     watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    // What was written between the start of the daemon and that of the watch counts as well.
+    changed.notify_one();
     let mut last: Option<Result<String, String>> = None;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = changed.notified() => {}
+            // A change that was refused for a passing reason (a full disk, a service on its way out) is tried again.
+            () = tokio::time::sleep(RETRY_AFTER), if last.is_none() => {}
         }
-        while tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {}
+        let still = async { while tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {} };
+        // A folder that never rests must not keep the file from being read, nor the daemon from ending.
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _ = tokio::time::timeout(UNREST_MAX, still) => {}
+        }
         let found = tokio::fs::read_to_string(&path).await.map_err(|error| error.to_string());
         if last.as_ref() == Some(&found) {
             continue;
         }
-        apply(&path, &found, &store, &timeline);
-        last = Some(found);
+        let (store, timeline, file) = (Arc::clone(&store), Arc::clone(&timeline), path.clone());
+        let text = found.clone();
+        let applied = tokio::task::spawn_blocking(move || apply(&file, text, &store, &timeline)).await;
+        last = applied.unwrap_or(false).then_some(found);
     }
 }
 
@@ -64,13 +79,15 @@ fn closed_after_write(event: &notify::Event) -> bool {
     matches!(event.kind, EventKind::Access(AccessKind::Close(AccessMode::Write)))
 }
 
-fn apply(path: &Path, found: &Result<String, String>, store: &Store, timeline: &Timeline) {
+/// Applies what was found. Returns whether that is settled; if not, it is worth another try.
+fn apply(path: &Path, found: Result<String, String>, store: &Store, timeline: &Timeline) -> bool {
     let file = path.display().to_string();
     let text = match found {
-        Ok(text) => text.clone(),
+        Ok(text) => text,
         Err(why) => {
             let message = format!("{file}: {why}: nothing was changed");
-            return timeline.warning(None, "manifest", "ManifestUnreadable", message);
+            timeline.warning(None, "manifest", "ManifestUnreadable", message);
+            return true;
         }
     };
     match store.apply_file_once(&ManifestFile { file: file.clone(), text }) {
@@ -85,6 +102,8 @@ fn apply(path: &Path, found: &Result<String, String>, store: &Store, timeline: &
         Err(error) => {
             let message = format!("{file} was refused, nothing was changed: {error}");
             timeline.warning(None, "manifest", "ManifestRefused", message);
+            return !matches!(error, StoreError::State(_) | StoreError::Deleting(_));
         }
     }
+    true
 }

@@ -14,6 +14,7 @@ use ringmaster_core::observed::{
     Health, Observed, Pending, Replica, ReplicaState, RuntimeId, RuntimeReplica,
 };
 use ringmaster_core::{ReplicaName, Revision, ServiceName, Timestamp};
+use ringmaster_runtime::CreateRequest;
 
 /// What is known between passes.
 #[derive(Debug, Default)]
@@ -39,8 +40,9 @@ pub(crate) struct World {
 #[derive(Debug)]
 struct PendingAction {
     kind: Pending,
-    /// The place is kept for a replica that is being created: name, revision.
+    /// The place is kept for a replica that is being created at this revision, under this host name.
     creating: Option<Revision>,
+    host: Option<String>,
     since: Timestamp,
     /// It has failed, and may be tried again then.
     retry_at: Option<Timestamp>,
@@ -101,15 +103,25 @@ impl World {
     }
 
     /// An action begins.
-    pub(crate) fn begin_action(
-        &mut self,
-        name: &ReplicaName,
-        kind: Pending,
-        creating: Option<Revision>,
-        now: Timestamp,
-    ) {
-        let action = PendingAction { kind, creating, since: now, retry_at: None, confirm_from: None };
+    pub(crate) fn begin_action(&mut self, name: &ReplicaName, kind: Pending, now: Timestamp) {
+        let action = PendingAction {
+            kind,
+            creating: None,
+            host: None,
+            since: now,
+            retry_at: None,
+            confirm_from: None,
+        };
         self.pending.insert(name.clone(), action);
+    }
+
+    /// A creation begins: the replica counts from now on.
+    pub(crate) fn begin_create(&mut self, request: &CreateRequest, now: Timestamp) {
+        self.begin_action(&request.name, Pending::Create, now);
+        if let Some(action) = self.pending.get_mut(&request.name) {
+            action.creating = Some(request.revision.clone());
+            action.host.clone_from(&request.host);
+        }
     }
 
     /// A replica has been created and runs.
@@ -133,13 +145,9 @@ impl World {
         }
     }
 
-    /// An action has ended without a known effect: the next list tells.
+    /// An action has ended whose effect is not known: a repair, or a creation without an answer. It counts as
+    /// under way until a list that began later shows what has become of it.
     pub(crate) fn ended(&mut self, name: &ReplicaName) {
-        self.pending.remove(name);
-    }
-
-    /// A repair has ended: it counts as under way until a list that began later shows what has become of it.
-    pub(crate) fn repaired(&mut self, name: &ReplicaName) {
         self.sequence += 1;
         if let Some(action) = self.pending.get_mut(name) {
             action.confirm_from = Some(self.sequence);
@@ -156,6 +164,11 @@ impl World {
     /// When the first failed action may be tried again.
     pub(crate) fn retry_at(&self) -> Option<Timestamp> {
         self.pending.values().filter_map(|action| action.retry_at).min()
+    }
+
+    /// What the probes say of a replica.
+    pub(crate) fn health(&self, name: &ReplicaName) -> Health {
+        self.health.get(name).cloned().unwrap_or_default()
     }
 
     /// The probes say something new.
@@ -187,7 +200,6 @@ impl World {
     ) -> (Observed, Vec<(ReplicaName, String)>) {
         self.pending.retain(|_, action| action.retry_at.is_none_or(|at| at > now));
         self.revisions.retain(|service, _| desired.services.contains_key(service));
-        self.history.retain_services(|service| desired.services.contains_key(service));
         let mut replicas: Vec<Replica> = Vec::new();
         for replica in self.listed.iter().flat_map(BTreeMap::values) {
             let pending = self.pending.get(&replica.name).map(|action| action.kind);
@@ -199,7 +211,8 @@ impl World {
                 state: replica.state.clone(),
                 address: replica.address,
                 created_at: replica.created_at,
-                health: self.health.get(&replica.name).cloned().unwrap_or_default(),
+                host: replica.host.clone(),
+                health: self.health(&replica.name),
                 pending,
             });
         }
@@ -215,11 +228,14 @@ impl World {
                 state: ReplicaState::Created,
                 address: None,
                 created_at: action.since,
+                host: action.host.clone(),
                 health: Health::default(),
                 pending: Some(Pending::Create),
             });
         }
-        let news = self.history.observe(&replicas, now);
+        let mut news = self.history.observe(&replicas, now);
+        news.retain(|(name, _)| desired.services.contains_key(&name.service));
+        self.history.retain_services(|service| desired.services.contains_key(service));
         let observed = Observed {
             now,
             list_error: self.list_error.clone(),

@@ -97,6 +97,8 @@ pub struct Replica {
     pub address: Option<SocketAddr>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// The host name that it was made with, if its member has one.
+    pub host: Option<String>,
     /// What the probes say.
     pub health: Health,
     /// An action of ours on it that has not ended, or that no list has confirmed yet.

@@ -99,6 +99,8 @@ pub enum RemoveReason {
     NeverStarted,
     /// Its liveness probe keeps failing.
     NotAlive,
+    /// It was made for a member of another host name.
+    OtherHost,
 }
 
 /// What is wrong with a running replica.
@@ -215,6 +217,7 @@ impl fmt::Display for RemoveReason {
             RemoveReason::Ended => "it has ended",
             RemoveReason::NeverStarted => "it was never started",
             RemoveReason::NotAlive => "its liveness probe keeps failing",
+            RemoveReason::OtherHost => "its place belongs to another host name now",
         })
     }
 }

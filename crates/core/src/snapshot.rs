@@ -108,7 +108,8 @@ impl Snapshot {
 /// generation when it differs.
 pub fn snapshot(desired: &Desired, observed: &Observed, plan: &Plan, generation: Generation) -> Snapshot {
     let mut services = BTreeMap::new();
-    for (name, service) in &desired.services {
+    // A deleted service has given up its route: another may have taken it already.
+    for (name, service) in desired.services.iter().filter(|(_, service)| !service.deleting) {
         let mut endpoints = BTreeMap::new();
         for (ordinal, replica) in plan.serving.get(name).into_iter().flatten() {
             let found = observed.replicas.iter().find(|r| r.name == *replica);

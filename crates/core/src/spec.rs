@@ -4,6 +4,8 @@
 //! default is a named function or constant. Parsing, limits and rules between fields are in
 //! [`crate::manifest`].
 
+mod defaults;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -59,7 +61,7 @@ pub struct Template {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessTemplate>,
     /// The port on which a replica listens (docker). The process runtime assigns one and says it in `PORT`.
-    #[serde(default = "default_port")]
+    #[serde(default = "defaults::default_port")]
     #[schemars(range(min = 1))]
     pub port: u16,
     /// Environment variables. `SERVER_ID`, `HOSTNAME` and `PORT` are set by Ringmaster.
@@ -134,10 +136,10 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cpu>,
     /// Memory; a replica that uses more is killed. Default 512Mi.
-    #[serde(default = "default_memory")]
+    #[serde(default = "defaults::default_memory")]
     pub memory: Memory,
     /// Processes and threads. Default 256.
-    #[serde(default = "default_pids")]
+    #[serde(default = "defaults::default_pids")]
     #[schemars(range(min = 1))]
     pub pids: u32,
 }
@@ -168,10 +170,10 @@ pub enum SecurityProfile {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LogLimits {
     /// Size of one log file. Default 10Mi.
-    #[serde(default = "default_log_size")]
+    #[serde(default = "defaults::default_log_size")]
     pub max_size: Memory,
     /// How many files are kept. Default 3.
-    #[serde(default = "default_log_files")]
+    #[serde(default = "defaults::default_log_files")]
     #[schemars(range(min = 1, max = 100))]
     pub max_files: u32,
 }
@@ -199,17 +201,17 @@ pub struct Probe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_socket: Option<TcpSocket>,
     /// Time between two probes. Default 1s. A replica that was never ready is probed every 20 ms.
-    #[serde(default = "default_probe_period")]
+    #[serde(default = "defaults::default_probe_period")]
     pub period: Span,
     /// Time after which one probe has failed. Default 1s.
-    #[serde(default = "default_probe_timeout")]
+    #[serde(default = "defaults::default_probe_timeout")]
     pub timeout: Span,
     /// How many failures in a row make it fail. Default 3.
-    #[serde(default = "default_failure_threshold")]
+    #[serde(default = "defaults::default_failure_threshold")]
     #[schemars(range(min = 1))]
     pub failure_threshold: u32,
     /// How many successes in a row make it good again. Default 1.
-    #[serde(default = "default_success_threshold")]
+    #[serde(default = "defaults::default_success_threshold")]
     #[schemars(range(min = 1))]
     pub success_threshold: u32,
 }
@@ -232,13 +234,13 @@ pub struct TcpSocket {}
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Strategy {
     /// How long a replica that no longer gets requests may finish those in flight. Default 30s.
-    #[serde(default = "default_drain")]
+    #[serde(default = "defaults::default_drain")]
     pub drain: Span,
     /// How long a change may make no progress before the service is reported as stuck. Default 2m.
-    #[serde(default = "default_progress_deadline")]
+    #[serde(default = "defaults::default_progress_deadline")]
     pub progress_deadline: Span,
     /// How long a replica may take to end after its stop signal before it is killed. Default 10s.
-    #[serde(default = "default_termination_grace")]
+    #[serde(default = "defaults::default_termination_grace")]
     pub termination_grace: Span,
 }
 
@@ -287,14 +289,14 @@ pub enum HashOn {
 pub struct Resilience {
     /// How often a request is replayed on the next candidate: one that could not be sent, or an idempotent
     /// one (RFC 9110 section 9.2.2) that failed before the first response byte. Default 2.
-    #[serde(default = "default_retries")]
+    #[serde(default = "defaults::default_retries")]
     #[schemars(range(max = 10))]
     pub retries: u32,
     /// How long a connection to a replica may take. Default 250ms: replicas are on this host.
-    #[serde(default = "default_connect_timeout")]
+    #[serde(default = "defaults::default_connect_timeout")]
     pub connect_timeout: Span,
     /// How long a replica may take until its response starts. Default 60s.
-    #[serde(default = "default_response_timeout")]
+    #[serde(default = "defaults::default_response_timeout")]
     pub response_timeout: Span,
 }
 
@@ -303,10 +305,10 @@ pub struct Resilience {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteSpec {
     /// Host names without port; `*` is any. Default `["*"]`.
-    #[serde(default = "default_hosts")]
+    #[serde(default = "defaults::default_hosts")]
     pub hosts: Vec<String>,
     /// Matches whole path segments: `/api` matches `/api` and `/api/x`, not `/apis`. Default `/`.
-    #[serde(default = "default_path_prefix")]
+    #[serde(default = "defaults::default_path_prefix")]
     pub path_prefix: String,
 }
 
@@ -341,22 +343,15 @@ pub struct AssignmentApiSpec {
     pub service: ServiceName,
 }
 
-impl ServiceSpec {
-    /// The text that the revision hashes: everything that decides what a replica runs.
-    pub fn template_text(&self) -> String {
-        serde_json::to_string(&self.template).expect("a template has only string keys")
-    }
-}
-
 impl Probe {
     fn default_readiness() -> Probe {
         Probe {
             http_get: None,
             tcp_socket: None,
-            period: default_probe_period(),
-            timeout: default_probe_timeout(),
-            failure_threshold: default_failure_threshold(),
-            success_threshold: default_success_threshold(),
+            period: defaults::default_probe_period(),
+            timeout: defaults::default_probe_timeout(),
+            failure_threshold: defaults::default_failure_threshold(),
+            success_threshold: defaults::default_success_threshold(),
         }
     }
 }
@@ -369,22 +364,22 @@ impl Default for Probes {
 
 impl Default for Resources {
     fn default() -> Self {
-        Self { cpu: None, memory: default_memory(), pids: default_pids() }
+        Self { cpu: None, memory: defaults::default_memory(), pids: defaults::default_pids() }
     }
 }
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self { max_size: default_log_size(), max_files: default_log_files() }
+        Self { max_size: defaults::default_log_size(), max_files: defaults::default_log_files() }
     }
 }
 
 impl Default for Strategy {
     fn default() -> Self {
         Self {
-            drain: default_drain(),
-            progress_deadline: default_progress_deadline(),
-            termination_grace: default_termination_grace(),
+            drain: defaults::default_drain(),
+            progress_deadline: defaults::default_progress_deadline(),
+            termination_grace: defaults::default_termination_grace(),
         }
     }
 }
@@ -392,67 +387,15 @@ impl Default for Strategy {
 impl Default for Resilience {
     fn default() -> Self {
         Self {
-            retries: default_retries(),
-            connect_timeout: default_connect_timeout(),
-            response_timeout: default_response_timeout(),
+            retries: defaults::default_retries(),
+            connect_timeout: defaults::default_connect_timeout(),
+            response_timeout: defaults::default_response_timeout(),
         }
     }
 }
 
 impl Default for RouteSpec {
     fn default() -> Self {
-        Self { hosts: default_hosts(), path_prefix: default_path_prefix() }
+        Self { hosts: defaults::default_hosts(), path_prefix: defaults::default_path_prefix() }
     }
-}
-
-fn default_port() -> u16 {
-    5000
-}
-fn default_memory() -> Memory {
-    Memory { bytes: 512 << 20 }
-}
-fn default_pids() -> u32 {
-    256
-}
-fn default_log_size() -> Memory {
-    Memory { bytes: 10 << 20 }
-}
-fn default_log_files() -> u32 {
-    3
-}
-fn default_probe_period() -> Span {
-    Span::from_millis(1_000)
-}
-fn default_probe_timeout() -> Span {
-    Span::from_millis(1_000)
-}
-fn default_failure_threshold() -> u32 {
-    3
-}
-fn default_success_threshold() -> u32 {
-    1
-}
-fn default_drain() -> Span {
-    Span::from_millis(30_000)
-}
-fn default_progress_deadline() -> Span {
-    Span::from_millis(120_000)
-}
-fn default_termination_grace() -> Span {
-    Span::from_millis(10_000)
-}
-fn default_retries() -> u32 {
-    2
-}
-fn default_connect_timeout() -> Span {
-    Span::from_millis(250)
-}
-fn default_response_timeout() -> Span {
-    Span::from_millis(60_000)
-}
-fn default_hosts() -> Vec<String> {
-    vec!["*".to_owned()]
-}
-fn default_path_prefix() -> String {
-    "/".to_owned()
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Timestamp;
 use crate::desired::{Desired, DesiredService};
 use crate::handshake::{ACKNOWLEDGE_TIMEOUT, DrainState};
+use crate::history::MemberHistory;
 use crate::ids::{Generation, Ordinal, ServiceName};
 use crate::observed::{Observed, Pending, Replica, ReplicaState};
 use crate::plan::Plan;
@@ -177,7 +178,9 @@ fn service_status(
         }
         _ => observed.now,
     };
-    let stuck = !converged && observed.now.since(progressed_at) >= service.spec.strategy.progress_deadline.0;
+    // Draining takes the time that it was given: only places that are not filled as desired are stuck.
+    let open = !service.deleting && (ready, updated) != (replicas, replicas);
+    let stuck = open && observed.now.since(progressed_at) >= service.spec.strategy.progress_deadline.0;
     let degraded = degradation(name, observed, plan, &members, stuck, service);
     let available = ready > 0 || replicas == 0;
     let progress = format!("{ready} of {replicas} ready, {updated} updated");
@@ -240,8 +243,8 @@ fn degradation(
     if let Some(waited) = silent {
         return Some(("DataPlaneSilent", removals_wait(waited)));
     }
-    if let Some(member) = members.iter().find(|member| member.phase == Phase::CrashLoopBackOff) {
-        return Some(("CrashLoopBackOff", format!("{}: {}", member.name, member.message)));
+    if let Some(crashing) = crash_loop(name, observed, members) {
+        return Some(("CrashLoopBackOff", crashing));
     }
     if stuck {
         let waiting = members.iter().find(|m| m.phase != Phase::Ready && !m.message.is_empty());
@@ -250,6 +253,24 @@ fn degradation(
         return Some(("ProgressDeadlineExceeded", format!("no progress for {deadline}{why}")));
     }
     None
+}
+
+/// A member that has failed more than once in a row and is not back, whether its next try waits or runs.
+fn crash_loop(name: &ServiceName, observed: &Observed, members: &[ReplicaStatus]) -> Option<String> {
+    let is_back =
+        |ordinal| members.iter().any(|m| m.ordinal == ordinal && m.phase == Phase::Ready && m.updated);
+    members.iter().filter(|member| !is_back(member.ordinal)).find_map(|member| {
+        let past = observed.history.member(name, member.ordinal).filter(|past| past.failures > 1)?;
+        let waiting =
+            members.iter().find(|m| m.ordinal == member.ordinal && m.phase == Phase::CrashLoopBackOff);
+        let message = waiting.map_or_else(|| failed(past), |waiting| waiting.message.clone());
+        Some(format!("{}: {message}", member.name))
+    })
+}
+
+fn failed(past: &MemberHistory) -> String {
+    let last = past.last_failure.as_deref().unwrap_or("unknown");
+    format!("failed {} times in a row, last: {last}", past.failures)
 }
 
 fn removals_wait(waited: Duration) -> String {
@@ -272,7 +293,9 @@ fn replica_statuses(
         let fills = |r: &&Replica| {
             r.name.ordinal == member.ordinal && r.is_live() && r.pending != Some(Pending::Remove)
         };
-        if !replicas.iter().any(fills) {
+        // A member whose next try waits is shown beside whatever still serves it.
+        let waits = plan.backing_off.contains_key(&(name.clone(), member.ordinal));
+        if waits || !replicas.iter().any(fills) {
             all.push(empty_place(name, member.ordinal, member.display_name(), observed, plan));
         }
     }
@@ -320,12 +343,8 @@ fn empty_place(
     let (phase, message) = match plan.backing_off.get(&(name.clone(), ordinal)) {
         Some(at) => {
             let wait = at.since(observed.now).as_secs_f64();
-            let failures = past.map_or(0, |past| past.failures);
-            let last = last.unwrap_or("unknown");
-            (
-                Phase::CrashLoopBackOff,
-                format!("failed {failures} times, last: {last}; next try in {wait:.1} s"),
-            )
+            let failed = past.map(failed).unwrap_or_default();
+            (Phase::CrashLoopBackOff, format!("{failed}; next try in {wait:.1} s"))
         }
         None => match observed.revisions.get(name) {
             Some(Err(error)) => (Phase::Pending, error.clone()),

@@ -12,7 +12,7 @@ use ringmaster_core::handshake::Handshake;
 use ringmaster_core::history::History;
 use ringmaster_core::members::resize;
 use ringmaster_core::observed::{ExitInfo, Health, Observed, Replica, ReplicaState, RuntimeId};
-use ringmaster_core::plan::{Action, Plan, plan};
+use ringmaster_core::plan::{Action, Plan, RemoveReason, plan};
 use ringmaster_core::ring::slot_table::SlotTable;
 use ringmaster_core::snapshot::{EndpointReport, Report, Snapshot, snapshot};
 use ringmaster_core::spec::ServiceSpec;
@@ -36,6 +36,7 @@ enum Step {
     NotAlive(usize),
     Busy(usize, u32),
     ListFails(bool),
+    Restart,
     Acknowledge,
     Wait(u64),
     Pass,
@@ -56,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => index.clone().prop_map(Step::NotAlive),
         2 => (index, 0_u32..3).prop_map(|(i, n)| Step::Busy(i, n)),
         1 => any::<bool>().prop_map(Step::ListFails),
+        1 => Just(Step::Restart),
         4 => Just(Step::Acknowledge),
         3 => (1_u64..100_000).prop_map(Step::Wait),
         8 => Just(Step::Pass),
@@ -179,6 +181,18 @@ impl World {
                 }
             }
             Step::ListFails(fails) => self.list_fails = *fails,
+            Step::Restart => {
+                // The daemon starts anew: it knows the containers, and nothing of what it knew of them.
+                self.names_used = self.replicas.iter().map(|replica| replica.name.clone()).collect();
+                self.handshake = Handshake::default();
+                self.history = History::default();
+                self.published = Snapshot::default();
+                self.in_flight.clear();
+                self.acknowledged = Generation(0);
+                for replica in &mut self.replicas {
+                    replica.health = Health::default();
+                }
+            }
             Step::Acknowledge => self.acknowledge(),
             Step::Wait(ms) => self.now = Timestamp(self.now.0 + ms),
             Step::Pass => drop(self.pass()),
@@ -241,6 +255,7 @@ impl World {
                     state: ReplicaState::Running,
                     address: Some(([127, 0, 0, 1], 1000).into()),
                     created_at: self.now,
+                    host: None,
                     health,
                     pending: None,
                 });
@@ -283,16 +298,40 @@ impl World {
                         observed.replicas.iter().any(|r| r.name.ordinal == name.ordinal && r.is_ready());
                     surging += u32::from(replaced);
                 }
-                Action::Remove { id, name, .. } => {
+                Action::Remove { id, name, reason, .. } => {
                     let replica = observed.replicas.iter().find(|r| r.id.as_ref() == Some(id)).unwrap();
                     if replica.state == ReplicaState::Running {
                         self.check_drained(name);
+                        self.check_place_keeps_a_chance(observed, made, name, *reason);
                     }
                 }
                 Action::Repair { .. } => {}
             }
         }
         assert!(surging <= 1, "more than one replacement beside a ready replica");
+    }
+
+    /// A replica that lives makes way for another only where another lives: never for a plan alone.
+    fn check_place_keeps_a_chance(
+        &self,
+        observed: &Observed,
+        made: &Plan,
+        name: &ReplicaName,
+        reason: RemoveReason,
+    ) {
+        if !matches!(reason, RemoveReason::Superseded | RemoveReason::Duplicate) {
+            return;
+        }
+        let kept = |r: &&Replica| {
+            r.name.ordinal == name.ordinal
+                && r.state == ReplicaState::Running
+                && r.health.dead_since.is_none()
+                && !made
+                    .actions
+                    .iter()
+                    .any(|a| matches!(a, Action::Remove { id, .. } if r.id.as_ref() == Some(id)))
+        };
+        assert!(observed.replicas.iter().any(|r| kept(&r)), "{name} is stopped and its place left empty");
     }
 
     /// A running replica is stopped only if the acknowledged snapshot leaves it out and it is idle, or its drain
@@ -386,4 +425,23 @@ fn a_revision_that_does_not_become_ready_stops_at_the_first_replica() {
     }
     let tried: BTreeSet<_> = world.names_used.iter().filter(|n| n.attempt.0 > 0).map(|n| n.ordinal).collect();
     assert_eq!(tried.len(), 1, "{tried:?}");
+}
+
+#[test]
+fn a_restart_with_a_new_revision_replaces_one_at_a_time() {
+    let mut world = World::new();
+    for _ in 0..5 {
+        world.pass();
+        world.acknowledge();
+    }
+    world.step(&Step::Restart);
+    world.revision = Some(Revision("new".to_owned()));
+    let made = world.pass();
+    assert_eq!(made.actions, [], "nothing is known of what runs yet");
+    for replica in &mut world.replicas {
+        replica.health.ready_since = Some(world.now);
+    }
+    let made = world.pass();
+    assert_eq!(made.actions.len(), 1, "{:?}", made.actions);
+    assert_eq!(made.serving[&web()].len(), 3);
 }

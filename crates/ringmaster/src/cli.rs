@@ -141,7 +141,8 @@ pub(crate) struct Serve {
     /// What runs the replicas.
     #[arg(long, env = "RINGMASTER_RUNTIME", value_enum, default_value_t = RuntimeChoice::Auto)]
     pub(crate) runtime: RuntimeChoice,
-    /// A manifest to apply at the first start (later starts apply it only when it has changed).
+    /// A manifest to apply at the first start. Later starts apply it only if its text has changed, even if what it
+    /// names was scaled or deleted meanwhile.
     #[arg(long, env = "RINGMASTER_MANIFEST", value_name = "FILE")]
     pub(crate) manifest: Option<PathBuf>,
     /// Apply the manifest whenever it is edited.

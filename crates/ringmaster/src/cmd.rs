@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::CommandFactory;
-use ringmaster_client::Client;
+use ringmaster_client::{Client, ClientError};
 use ringmaster_core::ServiceName;
 use ringmaster_core::api::ManifestFile;
 use ringmaster_core::manifest::{self, Source};
@@ -56,7 +56,15 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
     let client = Client::new(&url, token)?;
     match cli.verb {
         Verb::Apply(options) => apply::run(&client, &options).await?,
-        Verb::Diff(options) => return diff::run(&client, &options).await,
+        // Exit code 1 means that there is a difference: nothing else may end so.
+        Verb::Diff(options) => {
+            return diff::run(&client, &options).await.map_err(|error| {
+                match error.downcast_ref::<ClientError>() {
+                    Some(ClientError::Refused(why)) => BadInput(why.clone()).into(),
+                    _ => error,
+                }
+            });
+        }
         Verb::Get(options) => get::run(&client, &options).await?,
         Verb::Describe { service } => describe::run(&client, &service_name(&service)?).await?,
         Verb::Scale(options) => {
@@ -70,7 +78,10 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Verb::Delete(options) => delete::run(&client, &options).await?,
         Verb::Logs(options) => {
-            out(client.logs(&options.replica, options.lines, options.previous).await?.trim_end())?;
+            out(client
+                .logs(replica_name(&options.replica), options.lines, options.previous)
+                .await?
+                .trim_end())?;
         }
         Verb::Events { watch, output } => events::run(&client, watch, output).await?,
         Verb::Kill { replica, signal } => {
@@ -80,7 +91,7 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
                 SignalName::Stop => "STOP",
                 SignalName::Cont => "CONT",
             };
-            let name = client.fault(&replica, signal).await?;
+            let name = client.fault(replica_name(&replica), signal).await?;
             out(&format!("SIG{signal} sent to {name}"))?;
         }
         Verb::Version => {
@@ -131,6 +142,11 @@ fn read_manifests(files: &[String]) -> anyhow::Result<Vec<ManifestFile>> {
         Ok(ManifestFile { file: file.clone(), text })
     };
     files.iter().map(read).collect()
+}
+
+/// `get -o name` prints `replica/web-0`: that is a name too.
+fn replica_name(text: &str) -> &str {
+    text.strip_prefix("replica/").unwrap_or(text)
 }
 
 fn service_name(text: &str) -> anyhow::Result<ServiceName> {

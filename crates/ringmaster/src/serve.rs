@@ -46,20 +46,9 @@ pub(crate) fn run(options: Serve, admin: &str, token_file: Option<&Path>) -> any
 
 async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyhow::Result<()> {
     let shutdown = shutdown_on_signal()?;
-    let admin_address = admin_address(admin)?;
-    let token = token_file.map(read_token).transpose()?;
-    if token.is_none() && !admin_address.ip().is_loopback() {
-        bail!(
-            "the admin API on {admin_address} could be reached from other machines: give it a token with \
-             --admin-token-file, or let it listen on 127.0.0.1"
-        );
-    }
+    let (admin_listener, token) = ports(&options, admin, token_file).await?;
     let state = StateDir::open(&options.state_dir.clone().unwrap_or_else(default_state_dir))?;
-    // Ports first: a daemon that cannot serve should not touch the engine.
-    let admin_listener = TcpListener::bind(admin_address).await.map_err(|error| {
-        anyhow!("the admin API cannot listen on {admin_address}: {error}: stop what listens there, or choose --admin")
-    })?;
-    let chosen = runtime::choose(&options, &state).await?;
+    let runtime = runtime::choose(&options, &state).await?;
     let clock = Clock::start();
     let timeline = Arc::new(Timeline::new(clock));
     let store = Arc::new(open_store(state, &timeline)?);
@@ -69,46 +58,27 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
     let (snapshots, snapshot_receiver) = watch::channel(Arc::new(Snapshot::default()));
     let (report_sender, reports) = watch::channel(Report::default());
     let seam = DataPlaneSeam { snapshots, reports };
-    let controller = Controller::start(
-        chosen.clone(),
-        Arc::clone(&store),
-        Arc::clone(&timeline),
-        clock,
-        seam,
-        shutdown.clone(),
-    );
+    let kind = runtime.kind();
+    let (store_too, timeline_too) = (Arc::clone(&store), Arc::clone(&timeline));
+    let controller = Controller::start(runtime, store_too, timeline_too, clock, seam, shutdown.clone());
     let mut proxy_config = ProxyConfig::new(options.listen);
     proxy_config.local = Some(Arc::new(Local(controller.assignment())));
-    if let Some(workers) = options.workers {
-        proxy_config.workers = usize::from(workers);
-    }
+    proxy_config.workers = options.workers.map_or(proxy_config.workers, usize::from);
     let proxy = Proxy::start(proxy_config, snapshot_receiver, report_sender, shutdown.clone())?;
 
-    let listeners: Vec<String> = proxy.local_addrs().iter().map(ToString::to_string).collect();
-    let proxy_metrics = proxy.metrics_renderer();
-    let handle = metrics.clone();
-    let daemon = Daemon {
-        info: DaemonInfo {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            runtime: chosen.kind().to_owned(),
-            instance: options.instance.clone(),
-            listeners: listeners.clone(),
-            engine_error: None,
-            faults_allowed: options.allow_faults,
-        },
-        listen: admin_address,
-        token,
-        metrics: Arc::new(move || handle.render() + &proxy_metrics()),
+    let info = DaemonInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime: kind.to_owned(),
+        instance: options.instance.clone(),
+        listeners: proxy.local_addrs().iter().map(ToString::to_string).collect(),
+        engine_error: None,
+        faults_allowed: options.allow_faults,
     };
-    let admin_state = controller.admin_state(daemon);
-    tracing::info!(
-        listen = listeners.join(","),
-        admin = %admin_listener.local_addr()?,
-        runtime = chosen.kind(),
-        "ringmaster {} serves",
-        env!("CARGO_PKG_VERSION")
-    );
-
+    let (listen, admin) = (info.listeners.join(","), admin_listener.local_addr()?);
+    tracing::info!(listen, %admin, runtime = kind, "ringmaster {} serves", info.version);
+    let (handle, proxy_metrics) = (metrics.clone(), proxy.metrics_renderer());
+    let metrics_text = Arc::new(move || handle.render() + &proxy_metrics());
+    let admin_state = controller.admin_state(Daemon { info, token, metrics: metrics_text });
     let mut parts: Vec<BoxFuture<'_, anyhow::Result<()>>> = vec![
         essential("the admin API", admin::serve(admin_listener, admin_state, shutdown.clone())),
         essential("the data plane", proxy.join()),
@@ -116,26 +86,58 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
         upkeep(metrics, shutdown.clone()).boxed(),
     ];
     if let (true, Some(path)) = (options.watch, options.manifest.clone()) {
-        let watching = watch_file::run(path, Arc::clone(&store), Arc::clone(&timeline), shutdown.clone());
+        let watching = watch_file::run(path, store, timeline, shutdown.clone());
         parts.push(essential("the watch on the manifest", watching));
     }
-    // The end of an essential part ends the daemon, whole: a half of it that looks alive would be worse.
-    let all = parts.into_iter().map(|part| {
-        let shutdown = shutdown.clone();
-        async move {
-            let result = part.await;
-            let early = !shutdown.is_cancelled();
-            shutdown.cancel();
-            match result {
-                Ok(()) if early => Err(anyhow!("a part of the daemon has ended by itself")),
-                result => result,
-            }
+    run_parts(parts, &shutdown).await?;
+    tracing::info!("stopped; replicas are left running");
+    Ok(())
+}
+
+/// Ports and the token first: a daemon that cannot serve should not touch its state, let alone the engine.
+async fn ports(
+    options: &Serve,
+    admin: &str,
+    token_file: Option<&Path>,
+) -> anyhow::Result<(TcpListener, Option<String>)> {
+    let address = admin_address(admin)?;
+    let token = token_file.map(read_token).transpose()?;
+    if token.is_none() && !address.ip().is_loopback() {
+        bail!(
+            "the admin API on {address} could be reached from other machines: give it a token with \
+             --admin-token-file, or let it listen on 127.0.0.1"
+        );
+    }
+    let in_use = |what: &str, address: SocketAddr, error: std::io::Error, option: &str| {
+        anyhow!(
+            "{what} cannot listen on {address}: {error}: stop what listens there, or choose another {option}"
+        )
+    };
+    // Only a look: the data plane binds it again when there is something to serve.
+    TcpListener::bind(options.listen)
+        .await
+        .map_err(|e| in_use("the data plane", options.listen, e, "--listen"))?;
+    let listener = TcpListener::bind(address).await;
+    Ok((listener.map_err(|e| in_use("the admin API", address, e, "--admin"))?, token))
+}
+
+/// Runs until the shutdown. The end of an essential part ends the daemon, whole: a half of it that looks alive
+/// would be worse.
+async fn run_parts(
+    parts: Vec<BoxFuture<'_, anyhow::Result<()>>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let all = parts.into_iter().map(|part| async move {
+        let result = part.await;
+        let early = !shutdown.is_cancelled();
+        shutdown.cancel();
+        match result {
+            Ok(()) if early => Err(anyhow!("a part of the daemon has ended by itself")),
+            result => result,
         }
     });
     let ends = futures_util::future::join_all(all).await;
-    ends.into_iter().collect::<anyhow::Result<Vec<()>>>()?;
-    tracing::info!("stopped; replicas are left running");
-    Ok(())
+    ends.into_iter().collect()
 }
 
 fn essential<'a, E: std::error::Error + Send + Sync + 'static>(
@@ -169,7 +171,7 @@ fn open_store(state: StateDir, timeline: &Timeline) -> anyhow::Result<Store> {
     for damage in &loaded.damage {
         timeline.warning(None, "state", "StateRecovered", damage.clone());
     }
-    Ok(Store::new(state, loaded))
+    Ok(Store::new(state, loaded)?)
 }
 
 /// Applies `--manifest`, unless it was applied before and has not changed. A wrong file keeps a new daemon from

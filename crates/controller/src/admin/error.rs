@@ -27,9 +27,10 @@ impl Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Refusal {
         let status = match &error {
-            StoreError::Manifest(_) | StoreError::Members(_) | StoreError::AssignmentService(_) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            StoreError::Manifest(_)
+            | StoreError::Members(_)
+            | StoreError::Refused(_)
+            | StoreError::AssignmentService(_) => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::UnknownService(_) => StatusCode::NOT_FOUND,
             StoreError::Deleting(_) | StoreError::RouteTaken(_) => StatusCode::CONFLICT,
             StoreError::State(_) => StatusCode::INSUFFICIENT_STORAGE,

@@ -14,33 +14,29 @@ use ringmaster_runtime::CreateRequest;
 use super::tasks::Done;
 use super::{Board, Reconciler};
 use crate::act;
+use crate::probe::Wanted;
 
 impl Reconciler {
     /// Decides and publishes, then acts. Nothing is decided before the first list.
-    pub(super) fn pass(&mut self) {
-        let desired = Arc::clone(&self.desired.borrow_and_update());
+    pub(super) fn pass(&mut self, desired: &Arc<Desired>) {
         if !self.world.is_known() {
-            return;
+            return self.publish_ignorance(desired);
         }
         let started = std::time::Instant::now();
         let now = self.clock.now();
-        let (observed, failures) = self.world.observe(&desired, now);
+        let (observed, failures) = self.world.observe(desired, now);
         for (name, why) in failures {
             self.timeline.warning(Some(&name.service), &name.short(), "Failed", format!("{name}: {why}"));
         }
-        let plan = plan(&desired, &observed);
-        self.publish(&desired, &observed, &plan);
-        self.sync_probes(&desired);
-        self.publish_status(&desired, &observed, &plan);
+        let plan = plan(desired, &observed);
+        self.publish(desired, &observed, &plan);
+        self.sync_probes(desired);
+        self.publish_status(desired, &observed, &plan);
         self.note_orphans(&plan);
-        if !plan.finished.is_empty()
-            && let Err(error) = self.store.finish(&plan.finished)
-        {
-            self.timeline.warning(None, "state", "StateNotWritten", error.to_string());
-        }
+        self.finish(&plan);
         self.wake_at = plan.wake_at;
         for action in plan.actions {
-            self.start(action, &desired);
+            self.start(action, desired);
         }
         metrics::histogram!("ringmaster_reconcile_duration_seconds").record(started.elapsed());
         metrics::counter!("ringmaster_reconcile_total").increment(1);
@@ -89,10 +85,31 @@ impl Reconciler {
             .running()
             .filter_map(|replica| {
                 let service = desired.services.get(&replica.name.service)?;
-                Some((replica.name.clone(), (replica.address?, service.spec.probes.clone())))
+                let health = self.world.health(&replica.name);
+                let probes = service.spec.probes.clone();
+                Some((replica.name.clone(), Wanted { address: replica.address?, probes, health }))
             })
             .collect();
         self.prober.sync(&wanted);
+    }
+
+    /// Before the first list there is no status, but there may be a reason for that.
+    fn publish_ignorance(&mut self, desired: &Arc<Desired>) {
+        let engine_error = self.world.list_error().map(ToOwned::to_owned);
+        if engine_error.is_some() {
+            let board = Board { desired: Arc::clone(desired), engine_error, ..Board::default() };
+            self.publish_board(board);
+        }
+    }
+
+    fn publish_board(&self, board: Board) {
+        self.board.send_if_modified(|current| {
+            let changed = **current != board;
+            if changed {
+                *current = Arc::new(board);
+            }
+            changed
+        });
     }
 
     fn publish_status(&mut self, desired: &Arc<Desired>, observed: &Observed, plan: &Plan) {
@@ -123,13 +140,7 @@ impl Reconciler {
             engine_error: observed.list_error.clone(),
             snapshot: self.snapshots.borrow().generation,
         };
-        self.board.send_if_modified(|current| {
-            let changed = **current != board;
-            if changed {
-                *current = Arc::new(board);
-            }
-            changed
-        });
+        self.publish_board(board);
     }
 
     /// Replicas of ours whose service nobody desires are reported once, and never touched: a lost state folder
@@ -164,7 +175,6 @@ impl Reconciler {
                     format!("{name} at revision {revision}: {reason}"),
                 );
                 self.world.history.record_attempt(&name);
-                self.world.begin_action(&name, Pending::Create, Some(revision.clone()), now);
                 let template = service.spec.template.clone();
                 let request = CreateRequest {
                     name: name.clone(),
@@ -173,6 +183,7 @@ impl Reconciler {
                     content_id,
                     revision: revision.clone(),
                 };
+                self.world.begin_create(&request, now);
                 let runtime = Arc::clone(&self.runtime);
                 self.tasks.spawn(async move {
                     let result = act::create(runtime, request).await;
@@ -183,7 +194,7 @@ impl Reconciler {
                 let what = if grace.is_some() { "stopping and removing" } else { "removing" };
                 let message = format!("{what} {name}: {reason}");
                 self.timeline.normal(Some(&name.service), &name.short(), "Removing", message);
-                self.world.begin_action(&name, Pending::Remove, None, now);
+                self.world.begin_action(&name, Pending::Remove, now);
                 let runtime = Arc::clone(&self.runtime);
                 self.tasks.spawn(async move {
                     let result = act::remove(runtime, id.clone(), name.clone(), grace).await;
@@ -193,7 +204,7 @@ impl Reconciler {
             Action::Repair { id, name, reason } => {
                 let message = format!("{reason}: undoing that");
                 self.timeline.warning(Some(&name.service), &name.short(), "Repairing", message);
-                self.world.begin_action(&name, Pending::Repair, None, now);
+                self.world.begin_action(&name, Pending::Repair, now);
                 let runtime = Arc::clone(&self.runtime);
                 self.tasks.spawn(async move {
                     let result = runtime.repair(&id).await;

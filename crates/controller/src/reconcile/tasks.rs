@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringmaster_core::desired::Desired;
 use ringmaster_core::observed::{ReplicaState, RuntimeId, RuntimeReplica};
+use ringmaster_core::plan::Plan;
 use ringmaster_core::spec::{PullPolicy, Template};
 use ringmaster_core::{Ordinal, ReplicaName, Revision, ServiceName};
 use ringmaster_runtime::{ErrorKind, RuntimeError};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::store::StoreError;
 
 use super::{CREATES_MAX, Command, RESYNC_PERIOD, Reconciler};
 
@@ -25,6 +29,7 @@ pub(super) enum Done {
     Created { name: ReplicaName, revision: Revision, result: Box<Result<RuntimeReplica, RuntimeError>> },
     Removed { name: ReplicaName, id: RuntimeId, result: Result<(), RuntimeError> },
     Repaired { name: ReplicaName, result: Result<(), RuntimeError> },
+    Finished(Result<(), StoreError>),
     Replied,
 }
 
@@ -61,6 +66,21 @@ impl Listing {
         // Lists take at most a quarter of the time, however slow the engine is or however much happens.
         self.not_before = now + if good { (3 * took).clamp(LIST_PAUSE_MIN, RETRY_BASE) } else { RETRY_BASE };
         self.resync_at = now + if good { RESYNC_PERIOD } else { RETRY_BASE };
+    }
+}
+
+/// When deleted services of which nothing is left may be forgotten: that waits for the disk.
+#[derive(Debug, Default)]
+pub(super) struct Finishing {
+    running: bool,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Finishing {
+    /// Time until it may be tried again after a failure.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        Some(self.not_before?.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -101,8 +121,7 @@ impl Reconciler {
     }
 
     /// Resolves templates that are new, changed, or due: a tag may have been rebuilt.
-    pub(super) fn start_resolutions(&mut self) {
-        let desired = Arc::clone(&self.desired.borrow());
+    pub(super) fn start_resolutions(&mut self, desired: &Desired) {
         self.resolutions
             .retain(|name, _| desired.services.get(name).is_some_and(|service| !service.deleting));
         for (name, service) in desired.services.iter().filter(|(_, service)| !service.deleting) {
@@ -154,15 +173,48 @@ impl Reconciler {
                 Err(error) => self.on_action_failed(&name, &error),
             },
             Done::Repaired { name, result } => match result {
-                Ok(()) => {
-                    self.failures.remove(&name);
-                    self.world.repaired(&name);
-                    self.listing.want();
-                }
+                Ok(()) => self.on_repaired(&name),
                 Err(error) => self.on_action_failed(&name, &error),
             },
+            Done::Finished(result) => self.on_finished(result),
             Done::Replied => {}
         }
+    }
+
+    /// Forgets deleted services of which nothing is left, beside the loop: it waits for the disk.
+    pub(super) fn finish(&mut self, plan: &Plan) {
+        let due = self.finishing.due_in().is_none_or(|wait| wait.is_zero());
+        if plan.finished.is_empty() || self.finishing.running || !due {
+            return;
+        }
+        self.finishing.running = true;
+        self.finishing.not_before = None;
+        let (store, finished) = (Arc::clone(&self.store), plan.finished.clone());
+        self.tasks.spawn_blocking(move || Done::Finished(store.finish(&finished)));
+    }
+
+    fn on_finished(&mut self, result: Result<(), StoreError>) {
+        self.finishing.running = false;
+        match result {
+            Ok(()) => self.finishing.failures = 0,
+            Err(error) => {
+                self.finishing.failures += 1;
+                self.finishing.not_before = Some(Instant::now() + retry_delay(self.finishing.failures));
+                self.timeline.warning(None, "state", "StateNotWritten", error.to_string());
+            }
+        }
+    }
+
+    /// A repair that worked is confirmed by the next list; one that has to be done again and again waits longer
+    /// each time.
+    fn on_repaired(&mut self, name: &ReplicaName) {
+        let repairs = self.repairs.entry(name.clone()).or_default();
+        *repairs += 1;
+        match *repairs {
+            1 => self.world.ended(name),
+            again => self.world.failed(name, self.clock.now().after(retry_delay(again - 1))),
+        }
+        self.listing.want();
     }
 
     fn on_listed(&mut self, number: u64, took: Duration, result: Result<Vec<RuntimeReplica>, RuntimeError>) {
@@ -171,6 +223,8 @@ impl Reconciler {
         match result {
             Ok(list) => {
                 let now = self.clock.now();
+                self.failures.retain(|name, _| list.iter().any(|r| r.name == *name));
+                self.repairs.retain(|name, _| list.iter().any(|r| r.name == *name && !is_whole(r)));
                 for replica in self.world.end_list(number, list) {
                     let why = format!("{} was removed by somebody", replica.name);
                     if self.world.history.record_failure(&replica.name, &replica.revision, why.clone(), now) {
@@ -211,10 +265,14 @@ impl Reconciler {
             Err(error) => {
                 known.failures += 1;
                 known.again_at = Some(Instant::now() + retry_delay(known.failures));
-                // An engine that does not answer says nothing about the image.
-                if error.kind != ErrorKind::Unreachable || known.resolved.is_none() {
-                    known.resolved = None;
-                    self.world.revisions.insert(service, Err(error.to_string()));
+                match &known.resolved {
+                    // What was resolved before still stands: an engine in trouble, or a tag that was removed,
+                    // must not take away what runs or keep it from being healed.
+                    Some((revision, _)) => {
+                        let message = format!("{error}; going on with revision {revision}");
+                        self.timeline.warning(Some(&service), "service", "TemplateUnresolved", message);
+                    }
+                    None => drop(self.world.revisions.insert(service, Err(error.to_string()))),
                 }
             }
         }
@@ -244,16 +302,18 @@ impl Reconciler {
                 self.world.ended(name);
                 self.listing.want();
                 self.timeline.warning(Some(&name.service), &name.short(), "CreateFailed", error.to_string());
+                // A name that is taken by ours shows in the list; if it is foreign, the next attempt has another.
+                // The first failure in a row costs no wait, so that neither delays anything.
+                let now = self.clock.now();
+                self.world.history.record_failure(name, revision, error.to_string(), now);
                 match error.kind {
-                    // Its name is taken: if by ours, the list shows it; if not, the next attempt has another name.
-                    ErrorKind::Conflict => {}
-                    kind => {
-                        if matches!(kind, ErrorKind::Engine | ErrorKind::Unreachable) {
-                            self.creates_max = 1;
+                    ErrorKind::Engine | ErrorKind::Unreachable => self.creates_max = 1,
+                    ErrorKind::Conflict | ErrorKind::ImageMissing => {
+                        if let Some(known) = self.resolutions.get_mut(&name.service) {
+                            known.again_at = Some(Instant::now());
                         }
-                        let now = self.clock.now();
-                        self.world.history.record_failure(name, revision, error.to_string(), now);
                     }
+                    ErrorKind::NotFound | ErrorKind::Invalid => {}
                 }
             }
         }
@@ -325,6 +385,13 @@ impl Reconciler {
         let newest = self.world.replicas().filter(mine).max_by_key(|r| r.name.attempt)?;
         Some((newest.name.clone(), newest.id.clone()))
     }
+}
+
+/// Whether somebody still has to mend it.
+fn is_whole(replica: &RuntimeReplica) -> bool {
+    replica.state == ReplicaState::Running
+        && replica.address.is_some()
+        && replica.engine_name == replica.name.to_string()
 }
 
 /// What runs, as one short hash: the template and the content that it resolved to.

@@ -36,12 +36,11 @@ impl Draft {
         let default = if before.is_some() { live.len() } else { 1 };
         let count = spec.replicas.map_or(default, |count| count as usize);
         let members = members::resize(live, count)?;
-        let service = before.clone().unwrap_or_else(|| DesiredService {
-            spec: spec.clone(),
-            generation,
-            members: Vec::new(),
-            table: Arc::new(Allocation::new(0).table()),
-            deleting: false,
+        let service = before.clone().unwrap_or_else(|| {
+            let ring = Allocation::new(random_seed());
+            let table = Arc::new(ring.table());
+            self.rings.insert(name.clone(), ring);
+            DesiredService { spec: spec.clone(), generation, members: Vec::new(), table, deleting: false }
         });
         let rollout = before.as_ref().is_some_and(|before| before.spec.template != spec.template);
         let same_spec = before.as_ref().is_some_and(|b| {
@@ -88,27 +87,25 @@ impl Draft {
         true
     }
 
-    /// Marks a service as deleted; `None` if it is already.
-    pub(super) fn delete(
-        &mut self,
-        name: &ServiceName,
-        generation: Generation,
-    ) -> Result<Option<ServiceChange>, StoreError> {
-        let service = self.service(name).ok().cloned();
-        let Some(service) = service else { return Ok(None) };
+    /// Marks a service as deleted, and with it what the gateway says of it; `None` if it is already.
+    pub(super) fn delete(&mut self, name: &ServiceName, generation: Generation) -> Option<ServiceChange> {
+        let service = self.service(name).ok().cloned()?;
         self.set_members(name, Vec::new(), generation);
+        if self.desired.gateway.assignment_api.as_ref().is_some_and(|api| api.service == *name) {
+            self.desired.gateway.assignment_api = None;
+        }
         if let Some(marked) = self.desired.services.get_mut(name) {
             marked.deleting = true;
             marked.generation = generation;
         }
-        Ok(Some(ServiceChange {
+        Some(ServiceChange {
             name: name.clone(),
             change: Change::Deleted,
             before: Some(service.live_spec()),
             after: None,
             slots_moved: (service.table.slot_count() as u64, service.table.slot_count() as u64),
             rollout: false,
-        }))
+        })
     }
 
     /// The rules between services, live and new alike.

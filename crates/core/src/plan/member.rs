@@ -16,6 +16,8 @@ pub(super) struct Place<'a> {
     pub(super) serving: Option<&'a Replica>,
     /// Runs the desired revision and is ready or becoming so.
     target: Option<&'a Replica>,
+    /// While nothing serves: runs another revision, and is the place's best chance until the target is ready.
+    holder: Option<&'a Replica>,
 }
 
 impl<'a> Place<'a> {
@@ -28,7 +30,7 @@ impl<'a> Place<'a> {
     ) -> Place<'a> {
         // While the desired revision is unknown (its image is missing), whatever runs is good enough.
         let current = |r: &Replica| revision.is_none_or(|revision| r.revision == *revision);
-        let usable = || replicas.iter().copied().filter(|r| fills(r));
+        let usable = || replicas.iter().copied().filter(|r| fills(r, member));
         // Of two replicas that could serve, the one of the desired revision, then the one that serves already:
         // traffic moves once, and never back.
         let serving = usable()
@@ -38,7 +40,12 @@ impl<'a> Place<'a> {
             Some(serving) if current(serving) => Some(serving),
             _ => usable().filter(|r| current(r)).max_by_key(|r| r.name.attempt),
         };
-        Place { service, member, replicas, serving, target }
+        let others = || usable().filter(|r| !current(r));
+        let holder = match serving {
+            Some(_) => None,
+            None => others().max_by_key(|r| (r.health.was_ready, r.name.attempt)),
+        };
+        Place { service, member, replicas, serving, target, holder }
     }
 
     /// Whether no replacement is under way here: it serves, and nothing is still starting.
@@ -50,20 +57,33 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Whether its target may be created now. After a restart of the daemon nothing is known to be ready yet: a
+    /// replica of another revision is judged before it is replaced.
+    fn may_create(&self, may_replace: bool) -> bool {
+        match (self.serving, self.holder) {
+            (Some(_), _) => may_replace,
+            (None, Some(holder)) => {
+                holder.health.last_failure.is_some() || holder.state == ReplicaState::Paused
+            }
+            (None, None) => true,
+        }
+    }
+
     /// Whether it serves another revision and its replacement has not begun.
     pub(super) fn wants_replacement(&self) -> bool {
         self.serving.is_some() && self.target.is_none()
     }
 }
 
-/// Whether a replica fills its place: it runs or is being created, and nothing is known against it.
-fn fills(replica: &Replica) -> bool {
+/// Whether a replica fills a member's place: it runs or is being created under the member's name, and nothing is
+/// known against it.
+fn fills(replica: &Replica, member: &Member) -> bool {
     let live = match replica.state {
         ReplicaState::Running | ReplicaState::Paused => replica.pending != Some(Pending::Remove),
         ReplicaState::Created => replica.pending == Some(Pending::Create),
         ReplicaState::Exited(_) | ReplicaState::Removing => false,
     };
-    live && replica.health.dead_since.is_none()
+    live && replica.health.dead_since.is_none() && replica.host == member.host
 }
 
 /// Plans one place: fill it, mend what fills it, remove what has had its time.
@@ -75,13 +95,15 @@ pub(super) fn plan_place(
     observed: &Observed,
     plan: &mut Plan,
 ) {
-    if place.target.is_none() && (place.serving.is_none() || may_replace) {
+    if place.target.is_none() && place.may_create(may_replace) {
         create(place, revision, observed, plan);
     }
     let newest_ended = place.replicas.iter().filter(|r| !r.is_live()).map(|r| r.name.attempt).max();
     for replica in place.replicas {
-        let kept =
-            [place.serving, place.target].into_iter().flatten().any(|keeper| keeper.name == replica.name);
+        let keepers = [place.serving, place.target, place.holder];
+        // Without a known revision there is nothing to judge by: what lives stays.
+        let undecided = revision.is_none() && fills(replica, place.member);
+        let kept = undecided || keepers.into_iter().flatten().any(|keeper| keeper.name == replica.name);
         if kept {
             repair(replica, plan);
         } else if matches!(replica.state, ReplicaState::Exited(_)) {
@@ -101,6 +123,7 @@ pub(super) fn plan_place(
             let reason = match replica {
                 r if r.state == ReplicaState::Created => RemoveReason::NeverStarted,
                 r if r.health.dead_since.is_some() => RemoveReason::NotAlive,
+                r if r.host != place.member.host => RemoveReason::OtherHost,
                 r if revision.is_some_and(|revision| r.revision != *revision) => RemoveReason::Superseded,
                 _ => RemoveReason::Duplicate,
             };

@@ -88,9 +88,16 @@ impl SlotTable {
         self.members.iter().map(|&ordinal| (ordinal, counts[ordinal.index()])).collect()
     }
 
-    /// How many slots have another owner in `other`, which must be of the same size.
+    /// How many slots of the larger table have another owner in the other one: keys that move, in slots.
     pub fn moved_to(&self, other: &SlotTable) -> usize {
-        self.slots.iter().zip(&other.slots).filter(|(a, b)| a != b).count()
+        let (small, large) =
+            if self.slots.len() <= other.slots.len() { (self, other) } else { (other, self) };
+        if small.slots.is_empty() {
+            return large.slots.len();
+        }
+        // The index is the hash's top bits: a slot of the larger table lies within one of the smaller.
+        let finer = large.bits - small.bits;
+        large.slots.iter().enumerate().filter(|(slot, owner)| small.slots[slot >> finer] != **owner).count()
     }
 
     /// All members, each once, in the order in which `key` tries them: its owner first, then by re-hashing.

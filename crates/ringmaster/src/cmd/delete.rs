@@ -1,6 +1,6 @@
 //! `delete`: services and their replicas go.
 
-use ringmaster_client::Client;
+use ringmaster_client::{Client, ClientError};
 use ringmaster_core::ServiceName;
 
 use super::{service_name, wait};
@@ -12,14 +12,21 @@ pub(super) async fn run(client: &Client, options: &Delete) -> anyhow::Result<()>
         true => client.overview().await?.services.into_iter().map(|service| service.name).collect(),
         false => options.services.iter().map(|name| service_name(name)).collect::<anyhow::Result<_>>()?,
     };
-    for name in &services {
-        client.delete(name).await?;
+    // One that is not there does not keep the others.
+    let (mut deleted, mut refused) = (Vec::new(), Vec::new());
+    for name in services {
+        match client.delete(&name).await {
+            Ok(_) => deleted.push(name),
+            Err(ClientError::Refused(why)) => refused.push(why),
+            Err(error) => return Err(error.into()),
+        }
     }
     if !options.no_wait {
-        wait::until_gone(client, &services, options.timeout).await?;
+        wait::until_gone(client, &deleted, options.timeout).await?;
     }
-    for name in &services {
+    for name in &deleted {
         out(&format!("service/{name} deleted"))?;
     }
+    anyhow::ensure!(refused.is_empty(), "{}", refused.join("; "));
     Ok(())
 }

@@ -26,7 +26,7 @@ pub(super) async fn run(client: &Client, watch: bool, output: Output) -> anyhow:
             }
         }
     }
-    Ok(())
+    Err(client.gone().into())
 }
 
 fn print(events: &[Event], now: Timestamp, output: Output) -> anyhow::Result<()> {

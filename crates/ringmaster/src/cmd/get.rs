@@ -19,21 +19,18 @@ pub(super) async fn run(client: &Client, options: &Get) -> anyhow::Result<()> {
     while changes.next().await.is_some() {
         shown = print(&client.overview().await?, options, Some(shown))?;
     }
-    Ok(())
+    Err(client.gone().into())
 }
 
 /// Prints what there is, unless it is what was shown before; returns what counts as shown.
 fn print(overview: &Overview, options: &Get, before: Option<String>) -> anyhow::Result<String> {
-    let wanted = |name: &str| options.name.as_deref().is_none_or(|only| only == name);
+    let only = options.name.as_deref().map(|only| only.rsplit_once('/').map_or(only, |(_, name)| name));
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
     let services: Vec<&ServiceView> = overview.services.iter().collect();
     let (text, fingerprint, found) = match options.what {
         Listed::Services => {
             let list: Vec<&ServiceView> = services.into_iter().filter(|s| wanted(s.name.as_str())).collect();
-            (
-                service_text(&list, overview.now, options.output)?,
-                service_rows(&list, Timestamp(0), false),
-                list.len(),
-            )
+            (service_text(&list, options.output)?, service_rows(&list, false), list.len())
         }
         Listed::Replicas => {
             let all = services.iter().flat_map(|s| s.status.iter().flat_map(|status| status.members.iter()));
@@ -57,7 +54,7 @@ fn print(overview: &Overview, options: &Get, before: Option<String>) -> anyhow::
     Ok(fingerprint)
 }
 
-fn service_text(list: &[&ServiceView], now: Timestamp, output: Output) -> anyhow::Result<String> {
+fn service_text(list: &[&ServiceView], output: Output) -> anyhow::Result<String> {
     Ok(match output {
         Output::Table | Output::Wide => {
             let wide = output == Output::Wide;
@@ -65,7 +62,7 @@ fn service_text(list: &[&ServiceView], now: Timestamp, output: Output) -> anyhow
             if wide {
                 header.extend(["ROUTE", "RUNS"]);
             }
-            table(&header, service_rows(list, now, wide))
+            table(&header, service_rows(list, wide))
         }
         Output::Json => serde_json::to_string_pretty(list)?,
         Output::Yaml => {
@@ -76,7 +73,7 @@ fn service_text(list: &[&ServiceView], now: Timestamp, output: Output) -> anyhow
     })
 }
 
-fn service_rows(list: &[&ServiceView], _now: Timestamp, wide: bool) -> Vec<Vec<String>> {
+fn service_rows(list: &[&ServiceView], wide: bool) -> Vec<Vec<String>> {
     let row = |service: &&ServiceView| {
         let (ready, updated, revision) = service.status.as_ref().map_or_else(
             || ("?".to_owned(), "?".to_owned(), "?".to_owned()),

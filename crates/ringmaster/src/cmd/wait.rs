@@ -12,6 +12,9 @@ use ringmaster_core::status::{ConditionKind, Phase};
 use ringmaster_core::{Generation, ServiceName};
 use tokio::time::Instant;
 
+/// A crash loop that lasts longer is reported as a failure.
+const CRASH_LOOP_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What waiting has come to.
 enum Progress {
     Done,
@@ -32,7 +35,7 @@ pub(crate) async fn until_converged(
             let Some(service) = overview.services.iter().find(|service| service.name == *name) else {
                 return Progress::Failed(format!("service/{name} was deleted meanwhile"));
             };
-            match progress(service, generation) {
+            match progress(service, overview, generation) {
                 Progress::Done => {}
                 Progress::Waiting(text) => waiting.push(text),
                 failed @ Progress::Failed(_) => return failed,
@@ -59,26 +62,38 @@ pub(crate) async fn until_gone(
                 format!("{}: {replicas} replicas left", service.name)
             })
             .collect();
-        if left.is_empty() { Progress::Done } else { Progress::Waiting(left.join("; ")) }
+        let engine = overview.daemon.engine_error.as_deref().map(|error| format!(" ({error})"));
+        match left.is_empty() {
+            true => Progress::Done,
+            false => Progress::Waiting(left.join("; ") + &engine.unwrap_or_default()),
+        }
     })
     .await
 }
 
-fn progress(service: &ServiceView, generation: Generation) -> Progress {
+fn progress(service: &ServiceView, overview: &Overview, generation: Generation) -> Progress {
     let name = &service.name;
     let Some(status) = service.status.as_ref().filter(|status| status.observed_generation >= generation)
     else {
-        return Progress::Waiting(format!("{name}: waiting for the controller"));
+        let engine = overview.daemon.engine_error.as_deref().map(|error| format!(" ({error})"));
+        return Progress::Waiting(format!(
+            "{name}: waiting for the controller{}",
+            engine.unwrap_or_default()
+        ));
     };
     if status.is_converged() {
         return Progress::Done;
     }
     let degraded = status.condition(ConditionKind::Degraded).filter(|condition| condition.status);
     if let Some(condition) = degraded {
-        // An engine that is away may come back; a crash loop, a missing image or a stuck change will not mend
-        // without somebody.
-        let lasting = ["TemplateUnresolved", "CrashLoopBackOff", "ProgressDeadlineExceeded"];
-        if lasting.contains(&condition.reason.as_str()) {
+        // An engine that is away may come back, and a replica may need a few tries until what it depends on is
+        // there; a missing image or a loop that goes on will not mend without somebody.
+        let lasting = match condition.reason.as_str() {
+            "TemplateUnresolved" | "ProgressDeadlineExceeded" => true,
+            "CrashLoopBackOff" => overview.now.since(condition.since) >= CRASH_LOOP_PATIENCE,
+            _ => false,
+        };
+        if lasting {
             return Progress::Failed(format!("service/{name}: {}: {}", condition.reason, condition.message));
         }
     }
@@ -107,7 +122,7 @@ async fn watch(
     let deadline = Instant::now() + timeout;
     let bar = bar();
     let mut changes = client.changes().await?.boxed();
-    let mut shown = String::new();
+    let (mut shown, mut following) = (String::new(), true);
     loop {
         match look(&client.overview().await?) {
             Progress::Done => {
@@ -130,7 +145,7 @@ async fn watch(
                 bail!("not done after {}s: {shown}. It goes on; `ringmaster describe` and `ringmaster events` tell more", timeout.as_secs());
             }
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            _ = changes.next() => {}
+            change = changes.next(), if following => following = change.is_some(),
         }
     }
 }

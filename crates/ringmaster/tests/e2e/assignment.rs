@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 
-use crate::common::{Daemon, On, docker_or_skip, shared};
+use crate::common::{Daemon, On, docker_or_skip, shared, web_on_docker};
 
 async fn call(daemon: &Daemon, method: Method, path: &str, body: &str) -> (u16, String) {
     let url = format!("http://{}{path}", daemon.setup.listen);
@@ -92,6 +92,7 @@ async fn the_assignment_api_is_exact_with_processes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_assignment_api_is_exact_with_docker() {
     let _shared = shared().await;
+    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("the_assignment_api_is_exact_with_docker").await else { return };
     assignment(on).await;
 }

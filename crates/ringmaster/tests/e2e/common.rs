@@ -14,17 +14,23 @@ use ringmaster_core::status::{Phase, ReplicaStatus, ServiceStatus};
 use ringmaster_core::{Generation, ServiceName};
 use ringmaster_docker::testing::{Cleanup, engine_or_skip, replica_image, unique_name};
 use tempfile::TempDir;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
 
 /// Long enough for a loaded machine; a condition that holds is seen at once.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
+static WEB: Mutex<()> = Mutex::const_new(());
 static MACHINE: RwLock<()> = RwLock::const_new(());
 
 /// Held by tests that may share the machine.
 pub(crate) async fn shared() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().await
+}
+
+/// Held by tests on docker that call their service `web`: names on the engine are shared by all.
+pub(crate) async fn web_on_docker() -> MutexGuard<'static, ()> {
+    WEB.lock().await
 }
 
 /// Held by tests that measure.

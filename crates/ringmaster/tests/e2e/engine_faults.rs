@@ -2,7 +2,7 @@
 
 use ringmaster_core::status::ConditionKind;
 
-use crate::common::{Daemon, On, Setup, docker_or_skip, shared};
+use crate::common::{Daemon, On, Setup, docker_or_skip, shared, web_on_docker};
 use crate::engine_proxy::EngineProxy;
 use crate::load::Load;
 
@@ -18,7 +18,9 @@ async fn an_engine_that_cannot_be_reached_at_start_is_named() {
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let (code, refused) = Setup { runtime: "auto", ..setup }.refused();
     assert!(
-        code == Some(1) && refused.contains(socket.to_str().unwrap()) && refused.contains("refuse"),
+        code == Some(1)
+            && refused.contains(socket.to_str().unwrap())
+            && refused.contains("no engine listens on it"),
         "{refused}"
     );
 }
@@ -42,6 +44,7 @@ async fn without_an_engine_auto_runs_processes_and_remembers_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_socket_leaves_traffic_alone_and_is_recovered_from() {
     let _shared = shared().await;
+    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("a_cut_socket_leaves_traffic_alone_and_is_recovered_from").await else {
         return;
     };
@@ -49,7 +52,8 @@ async fn a_cut_socket_leaves_traffic_alone_and_is_recovered_from() {
     let proxy = EngineProxy::start(&folder.path().join("engine.sock"), false);
     let daemon = Daemon::with(setup.with(&["--docker-socket", proxy.path.to_str().unwrap()])).await;
     daemon.apply_and_converge("web", &daemon.manifest("web", 2, "")).await;
-    let load = Load::start(daemon.setup.listen, 100);
+    let mut load = Load::start(daemon.setup.listen, 100);
+    load.more(50).await;
     proxy.cut();
     let degraded = |status: &ringmaster_core::status::ServiceStatus| {
         status.condition(ConditionKind::Degraded).is_some_and(|c| c.status && c.reason == "EngineUnreachable")
@@ -61,6 +65,7 @@ async fn a_cut_socket_leaves_traffic_alone_and_is_recovered_from() {
     proxy.mend();
     daemon.converged("web", response.generation).await;
     daemon.event("EngineUnreachable", "").await;
+    load.more(50).await;
     let outcome = load.stop().await;
     assert_eq!(outcome.failed, [], "of {} requests", outcome.total);
 }
@@ -68,6 +73,7 @@ async fn a_cut_socket_leaves_traffic_alone_and_is_recovered_from() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_events_are_made_up_for_by_probes_and_lists() {
     let _shared = shared().await;
+    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("lost_events_are_made_up_for_by_probes_and_lists").await else { return };
     let (setup, folder) = Setup::new(on);
     let proxy = EngineProxy::start(&folder.path().join("engine.sock"), true);

@@ -209,7 +209,8 @@ async fn failover() {
         .apply_and_converge("web", &daemon.manifest("web", 3, "  balancing: { hashOn: requestId }\n"))
         .await;
     let network = daemon.setup.instance.clone();
-    let load = Load::start(daemon.setup.listen, 200);
+    let mut load = Load::start(daemon.setup.listen, 200);
+    load.more(50).await;
     let (mut measured, mut baseline) = (Vec::new(), Vec::new());
     for index in 0..kills {
         if index % 4 == 0 {
@@ -223,6 +224,7 @@ async fn failover() {
             forget_failures(&daemon).await;
         }
     }
+    load.more(50).await;
     let outcome = load.stop().await;
     let of = |value: fn(&Kill) -> f64| measured.iter().map(value).collect::<Vec<f64>>();
     let create = median(baseline);

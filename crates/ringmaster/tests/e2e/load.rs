@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// Requests in the background until it is stopped.
 pub(crate) struct Load {
+    answered: watch::Receiver<usize>,
     stop: oneshot::Sender<()>,
     done: tokio::task::JoinHandle<Outcome>,
 }
@@ -28,6 +30,8 @@ impl Load {
     /// `rate` GETs of `/home` a second over kept-alive connections.
     pub(crate) fn start(target: SocketAddr, rate: u32) -> Load {
         let (stop, mut stopped) = oneshot::channel();
+        let (count, answered) = watch::channel(0);
+        let count = Arc::new(count);
         let done = tokio::spawn(async move {
             let client =
                 reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
@@ -42,8 +46,10 @@ impl Load {
                     _ = &mut stopped => break,
                     intended = ticks.tick() => {
                         let (client, url, results) = (client.clone(), url.clone(), results.clone());
+                        let count = Arc::clone(&count);
                         tokio::spawn(async move {
                             let answer = request(&client, &url).await;
+                            count.send_modify(|count| *count += 1);
                             // The receiver outlives all senders.
                             drop(results.send((intended - started, intended.elapsed(), answer)));
                         });
@@ -62,7 +68,13 @@ impl Load {
             }
             outcome
         });
-        Load { stop, done }
+        Load { answered, stop, done }
+    }
+
+    /// Waits until so many more requests have ended: what is tested has load before it and after it.
+    pub(crate) async fn more(&mut self, requests: usize) {
+        let goal = *self.answered.borrow() + requests;
+        self.answered.wait_for(|count| *count >= goal).await.expect("it counts until it is stopped");
     }
 
     /// Stops sending and waits for the last answers.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustix::process::Signal;
 
-use crate::common::{Daemon, On, Setup, docker_or_skip, shared};
+use crate::common::{Daemon, On, Setup, docker_or_skip, shared, web_on_docker};
 
 async fn identities(daemon: &Daemon) -> BTreeSet<(String, String)> {
     let status = daemon.status("web").await.unwrap();
@@ -62,6 +62,7 @@ async fn a_restart_adopts_processes_and_keeps_every_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_adopts_containers_and_keeps_every_key() {
     let _shared = shared().await;
+    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("a_restart_adopts_containers_and_keeps_every_key").await else { return };
     adoption(on).await;
 }
@@ -75,7 +76,7 @@ async fn a_replica_that_ends_while_the_daemon_is_away_is_replaced() {
     daemon.end(Signal::KILL).await;
     let record = std::fs::read_to_string(daemon.setup.state.join("process/web-1-0.json")).unwrap();
     let record: serde_json::Value = serde_json::from_str(&record).unwrap();
-    let pid = rustix::process::Pid::from_raw(record["pid"].as_i64().unwrap() as i32).unwrap();
+    let pid = rustix::process::Pid::from_raw(record["process"]["pid"].as_i64().unwrap() as i32).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
     daemon.restart().await;
     daemon
@@ -109,6 +110,7 @@ async fn a_truncated_state_file_is_mended_and_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_state_folder_means_adopt_and_never_delete() {
     let _shared = shared().await;
+    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("a_lost_state_folder_means_adopt_and_never_delete").await else { return };
     let mut daemon = Daemon::start(on).await;
     let manifest = daemon.manifest("web", 2, "");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ringmaster_core::status::Phase;
 
-use crate::common::{Daemon, On, docker_or_skip, eventually, shared};
+use crate::common::{Daemon, On, docker_or_skip, eventually, shared, web_on_docker};
 use crate::load::Load;
 
 /// Everything that the README shows, on either runtime.
@@ -67,6 +67,7 @@ async fn the_readme_works_with_processes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readme_works_with_docker() {
     let _shared = shared().await;
+    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("the_readme_works_with_docker").await else { return };
     straight_line(on).await;
 }
@@ -138,13 +139,14 @@ async fn several_services_are_routed_by_host_and_path() {
 async fn rollout(on: On) {
     let daemon = Daemon::start(on).await;
     daemon.apply_and_converge("web", &daemon.manifest("web", 3, "")).await;
-    let load = Load::start(daemon.setup.listen, 200);
+    let mut load = Load::start(daemon.setup.listen, 200);
+    load.more(50).await;
     let changed = daemon
         .manifest("web", 3, "")
         .replace("    resources:", "    env: { GREETING: changed }\n    resources:");
     let status = daemon.apply_and_converge("web", &changed).await;
+    load.more(50).await;
     let outcome = load.stop().await;
-    assert!(outcome.total > 20, "the rollout was over before there was load");
     assert_eq!(outcome.failed, [], "of {} requests", outcome.total);
     let names: Vec<_> =
         status.members.iter().filter(|m| m.phase == Phase::Ready).map(|m| m.engine_name.clone()).collect();
@@ -160,6 +162,7 @@ async fn a_changed_template_fails_no_request_with_processes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_template_fails_no_request_with_docker() {
     let _shared = shared().await;
+    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("a_changed_template_fails_no_request_with_docker").await else { return };
     rollout(on).await;
 }
@@ -175,10 +178,7 @@ async fn a_command_that_exits_at_once_backs_off_and_says_why() {
     std::fs::write(&file, good.replace("[ringmaster, replica]", "[sh, -c, 'echo no luck; exit 3']")).unwrap();
     let (code, _, err) = daemon.cli(&["apply", "-f", file.to_str().unwrap()]).await;
     assert_eq!(code, Some(1), "{err}");
-    assert!(
-        err.contains("CrashLoopBackOff") && err.contains("exit code 3") && err.contains("next try in"),
-        "{err}"
-    );
+    assert!(err.contains("CrashLoopBackOff: web-0: failed") && err.contains("exit code 3"), "{err}");
     let status = daemon.status("web").await.unwrap();
     assert_eq!(status.ready, 2, "the old revision serves on");
     let output = eventually("its output", || async {
