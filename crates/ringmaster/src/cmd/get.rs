@@ -112,7 +112,11 @@ fn replica_text(list: &[ReplicaStatus], now: Timestamp, output: Output) -> anyho
         Output::Table | Output::Wide => replica_table(list, now, output == Output::Wide),
         Output::Json => serde_json::to_string_pretty(list)?,
         Output::Yaml => serde_saphyr::to_string(&list)?,
-        Output::Name => list.iter().map(|m| format!("replica/{}", m.name)).collect::<Vec<_>>().join("\n"),
+        Output::Name => {
+            // A name is a place: the ended replica that is kept for its output has the same one.
+            let places = list.iter().filter(|m| m.phase != Phase::Exited);
+            places.map(|m| format!("replica/{}", m.name)).collect::<Vec<_>>().join("\n")
+        }
     })
 }
 
