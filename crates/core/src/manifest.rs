@@ -5,12 +5,13 @@
 //!
 //! The steps, one module each: `tree` reads YAML events into values that know where they stand, `typed` reads
 //! those values into the types of [`crate::spec`], `check` holds the rules that types cannot express (`route`
-//! those of routes), `report` renders what is wrong, `schema` describes it all to editors.
+//! those of routes, `balancing` those of balancing), `report` renders what is wrong, `schema` describes it all to editors.
 //!
 //! Deliberately absent: files, and what is live. [`parse`] is all-or-nothing, so that a file with one error, or
 //! one emptied or half-written by an editor, changes nothing. Whether a named service exists already is decided
 //! where the live state is known.
 
+mod balancing;
 mod check;
 mod parse;
 mod report;
@@ -22,6 +23,7 @@ mod typed;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use balancing::balancing_warnings;
 pub use check::{Step, Violation, gateway_violations, service_violations};
 pub use parse::parse;
 pub use report::{ERRORS_MAX, ManifestError, ManifestErrors};

@@ -1,4 +1,5 @@
-//! Quantities as people write them: durations (`500ms`), processor shares (`250m`), memory (`64Mi`).
+//! Quantities as people write them: durations (`500ms`), processor shares (`250m`), memory (`64Mi`), factors
+//! (`1.25`).
 //!
 //! Each keeps one meaning and one canonical spelling, so that a manifest and what `get -o yaml` prints agree.
 
@@ -23,6 +24,9 @@ pub enum QuantityError {
     /// Not an amount of memory.
     #[error("`{0}` is not a memory quantity: write bytes or use Ki, Mi, Gi, k, M or G, such as 64Mi")]
     Memory(String),
+    /// Not a factor.
+    #[error("`{0}` is not a factor: write a number from 1 to 10 with at most three decimals, such as 1.25")]
+    Factor(String),
 }
 
 /// A length of time, written as a whole number and a unit: `ms`, `s`, `m` or `h`; at most a year.
@@ -34,6 +38,13 @@ pub struct Span(pub Duration);
 pub struct Cpu {
     /// Thousandths of a core.
     pub millicores: u32,
+}
+
+/// A factor from 1 to 10 in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Factor {
+    /// Thousandths.
+    pub thousandths: u32,
 }
 
 /// An amount of memory in bytes.
@@ -93,6 +104,32 @@ impl fmt::Display for Span {
     }
 }
 
+/// A decimal number with at most three decimals, in thousandths.
+fn thousandths(text: &str) -> Option<u32> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
+        return None;
+    }
+    let thousandths: u32 = format!("{fraction:0<3}").parse().ok()?;
+    whole.parse::<u32>().ok()?.checked_mul(1_000)?.checked_add(thousandths)
+}
+
+impl FromStr for Factor {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let factor = thousandths(text).filter(|factor| (1_000..=10_000).contains(factor));
+        let factor = factor.map(|thousandths| Factor { thousandths });
+        factor.ok_or_else(|| QuantityError::Factor(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Factor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", f64::from(self.thousandths) / 1_000.0)
+    }
+}
+
 impl FromStr for Cpu {
     type Err = QuantityError;
     fn from_str(text: &str) -> Result<Self, QuantityError> {
@@ -100,15 +137,7 @@ impl FromStr for Cpu {
             let millicores = match text.strip_suffix('m') {
                 Some(millis) if millis.bytes().all(|b| b.is_ascii_digit()) => millis.parse::<u32>().ok()?,
                 Some(_) => return None,
-                None => {
-                    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-                    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-                    if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
-                        return None;
-                    }
-                    let thousandths: u32 = format!("{fraction:0<3}").parse().ok()?;
-                    whole.parse::<u32>().ok()?.checked_mul(1_000)?.checked_add(thousandths)?
-                }
+                None => thousandths(text)?,
             };
             (1..=1_024_000).contains(&millicores).then_some(Cpu { millicores })
         };
@@ -172,6 +201,7 @@ macro_rules! text_wire_type {
 
 text_wire_type!(Span, "^[0-9]+(ms|s|m|h)$", "30s");
 text_wire_type!(Cpu, "^([0-9]+m|[0-9]+(\\.[0-9]{1,3})?)$", "500m");
+text_wire_type!(Factor, "^[0-9]+(\\.[0-9]{1,3})?$", "1.25");
 text_wire_type!(Memory, "^[0-9]+(Ti|Gi|Mi|Ki|T|G|M|k)?$", "64Mi");
 
 #[cfg(test)]
@@ -201,6 +231,17 @@ mod tests {
         check::<Cpu>("0.25", Some("250m"));
         for bad in ["", "0", "0m", "-1", "1.2345", "m", "1e3", ".5", "1.", "9999999999"] {
             check::<Cpu>(bad, None);
+        }
+    }
+
+    #[test]
+    fn factors_have_at_most_three_decimals() {
+        check::<Factor>("1.25", Some("1.25"));
+        check::<Factor>("1", Some("1"));
+        check::<Factor>("2.500", Some("2.5"));
+        check::<Factor>("1.001", Some("1.001"));
+        for bad in ["", "0.99", "10.001", "-1", "1.2345", "1,25", "1.", "nan", "125%"] {
+            check::<Factor>(bad, None);
         }
     }
 

@@ -4,12 +4,19 @@
 //! default is a named function or constant. Parsing, limits and rules between fields are in
 //! [`crate::manifest`].
 
+mod balancing;
 mod defaults;
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use balancing::ONE_OR_MANY;
+pub use balancing::{
+    AssignmentHash, AssignmentSpec, Balancing, HashKeys, HashOn, OnCollision, Policy, Probing,
+    REQUEST_HASH_DEFAULT, Successor, VIRTUAL_SERVER_HASH_DEFAULT,
+};
 
 use crate::ids::ServiceName;
 use crate::quantity::{Cpu, Memory, Span};
@@ -242,45 +249,6 @@ pub struct Strategy {
     /// How long a replica may take to end after its stop signal before it is killed. Default 10s.
     #[serde(default = "defaults::default_termination_grace")]
     pub termination_grace: Span,
-}
-
-/// Which replica a request goes to.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Balancing {
-    /// The policy.
-    #[serde(default)]
-    pub policy: Policy,
-    /// What is hashed. Left out, requests have no affinity and go to the less loaded of two replicas.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hash_on: Option<HashOn>,
-}
-
-/// How a key becomes a replica.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// 2^16 slots, seeded XXH3-64, the fewest possible slots move on every change.
-    #[default]
-    SlotTable,
-}
-
-/// What of a request is hashed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum HashOn {
-    /// `X-Request-Id` if sent, else six random digits.
-    RequestId,
-    /// The path, without the query.
-    Path,
-    /// The client's address.
-    ClientIp,
-    /// The value of a header field.
-    Header(String),
-    /// The value of a cookie.
-    Cookie(String),
-    /// The value of a query parameter.
-    Query(String),
 }
 
 /// What happens to a request whose replica fails.

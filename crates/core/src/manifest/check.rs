@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::balancing::balancing;
 use super::route::{normal_prefix, route};
 use crate::quantity::Span;
 use crate::spec::{
-    Balancing, GatewaySpec, HashOn, Probe, REPLICAS_MAX, SecurityProfile, ServiceSpec, Strategy, Template,
-    Volume,
+    GatewaySpec, Probe, REPLICAS_MAX, SecurityProfile, ServiceSpec, Strategy, Template, Volume,
 };
 
 const LOG_FILES_MAX: u32 = 100;
@@ -40,6 +40,8 @@ pub struct Violation {
     pub message: String,
     /// What to do.
     pub suggestion: Option<String>,
+    /// The byte within the field's text at which it is wrong, if it is not wrong as a whole.
+    pub offset: Option<usize>,
 }
 
 impl From<&'static str> for Step {
@@ -57,6 +59,9 @@ impl From<usize> for Step {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", path_text(&self.path), self.message)?;
+        if let Some(offset) = self.offset {
+            write!(f, ", at byte {offset}")?;
+        }
         self.suggestion.as_ref().map_or(Ok(()), |suggestion| write!(f, " ({suggestion})"))
     }
 }
@@ -90,7 +95,7 @@ pub fn service_violations(spec: &ServiceSpec) -> Vec<Violation> {
         }
     });
     rules.within("strategy", |rules| strategy(rules, &spec.strategy));
-    rules.within("balancing", |rules| balancing(rules, &spec.balancing));
+    rules.within("balancing", |rules| balancing(rules, &spec.balancing, spec.replicas));
     rules.within("resilience", |rules| {
         let resilience = &spec.resilience;
         rules.require("retries", resilience.retries <= RETRIES_MAX, || {
@@ -126,10 +131,15 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    fn within(&mut self, step: impl Into<Step>, rules: impl FnOnce(&mut Rules)) {
-        self.at.push(step.into());
+    pub(super) fn within(&mut self, step: impl Into<Step>, rules: impl FnOnce(&mut Rules)) {
+        self.within_if(Some(step.into()), rules);
+    }
+
+    pub(super) fn within_if(&mut self, step: Option<Step>, rules: impl FnOnce(&mut Rules)) {
+        let depth = self.at.len();
+        self.at.extend(step);
         rules(self);
-        self.at.pop();
+        self.at.truncate(depth);
     }
 
     pub(super) fn each<'a, T>(
@@ -150,7 +160,15 @@ impl Rules {
             path: self.at.clone(),
             message: message.into(),
             suggestion: suggestion.map(str::to_owned),
+            offset: None,
         });
+    }
+
+    /// The last rule that was broken, is broken at this byte of the field's text.
+    pub(super) fn point_into(&mut self, offset: usize) {
+        if let Some(last) = self.broken.last_mut() {
+            last.offset = Some(offset);
+        }
     }
 
     pub(super) fn require(&mut self, step: impl Into<Step>, holds: bool, message: impl FnOnce() -> String) {
@@ -163,7 +181,7 @@ impl Rules {
         self.require("port", port > 0, || "a port is a number from 1 to 65535, got `0`".to_owned());
     }
 
-    fn not_zero(&mut self, field: &'static str, span: Span) {
+    pub(super) fn not_zero(&mut self, field: &'static str, span: Span) {
         self.require(field, !span.0.is_zero(), || format!("`{field}` must be longer than 0"));
     }
 
@@ -303,22 +321,4 @@ fn probe(rules: &mut Rules, probe: &Probe) {
 
 fn strategy(rules: &mut Rules, strategy: &Strategy) {
     rules.not_zero("progressDeadline", strategy.progress_deadline);
-}
-
-fn balancing(rules: &mut Rules, balancing: &Balancing) {
-    // RFC 9110 section 5.6.2; a cookie's name is a token too (RFC 6265 section 4.1.1).
-    let token = |name: &str| {
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-    };
-    let (step, what, name, valid) = match &balancing.hash_on {
-        Some(HashOn::Header(name)) => ("header", "header field", name, token(name)),
-        Some(HashOn::Cookie(name)) => ("cookie", "cookie", name, token(name)),
-        Some(HashOn::Query(name)) => {
-            ("query", "query parameter", name, !name.is_empty() && !name.contains(char::is_control))
-        }
-        Some(HashOn::RequestId | HashOn::Path | HashOn::ClientIp) | None => return,
-    };
-    rules.within("hashOn", |rules| {
-        rules.require(step, valid, || format!("`{name}` is not the name of a {what}"))
-    });
 }

@@ -239,15 +239,35 @@ fn missing_header(root: &Placed, name: &str, expected: &[&str]) -> Fault {
 }
 
 fn fault_of(root: &Placed, violation: Violation) -> Fault {
-    let fault = Fault::new(locate(root, &violation.path), violation.message).path(path_text(&violation.path));
+    let mark = match violation.offset {
+        Some(offset) => within(root, &violation.path, offset),
+        None => locate(root, &violation.path),
+    };
+    let fault = Fault::new(mark, violation.message).path(path_text(&violation.path));
     match violation.suggestion {
         Some(suggestion) => fault.help(suggestion),
         None => fault,
     }
 }
 
+/// The place of a byte within a text, if the text is written on one line just as it reads; else of the text.
+fn within(root: &Placed, path: &[Step], offset: usize) -> Mark {
+    let (found, mark) = find(root, path);
+    let Value::Scalar { text, plain } = &found.node.value else { return mark };
+    let quotes = if *plain { 0 } else { 2 };
+    if mark.width != text.chars().count() + quotes {
+        return mark;
+    }
+    let before = text.get(..offset).map_or(0, |before| before.chars().count());
+    Mark { column: mark.column + quotes / 2 + before, width: 1, ..mark }
+}
+
 /// The place of a field, or of the innermost value around it if it was left to its default.
 fn locate(root: &Placed, path: &[Step]) -> Mark {
+    find(root, path).1
+}
+
+fn find<'a>(root: &'a Placed, path: &[Step]) -> (&'a Placed, Mark) {
     let (mut at, mut mark) = (root, root.mark);
     for step in path {
         let next = match (step, &at.node.value) {
@@ -260,7 +280,7 @@ fn locate(root: &Placed, path: &[Step]) -> Mark {
         let Some(found) = next else { break };
         (at, mark) = found;
     }
-    mark
+    (at, mark)
 }
 
 fn place(sources: &[Source<'_>], source: usize, mark: Mark) -> String {

@@ -18,6 +18,7 @@ use serde::forward_to_deserialize_any;
 
 use super::report::{Fault, did_you_mean};
 use super::tree::{Field, Mark, Placed, Value};
+use crate::spec::ONE_OR_MANY;
 
 /// Reads a document; `None` if there is any error, each of which is in `faults` then.
 pub(super) fn read<T: de::DeserializeOwned>(root: &Placed, faults: &mut Vec<Fault>) -> Option<T> {
@@ -224,10 +225,14 @@ impl<'de, 'a> Deserializer<'de> for Reader<'a> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, TypeError> {
-        visitor.visit_newtype_struct(self)
+        match &self.at.node.value {
+            Value::List(_) if name == ONE_OR_MANY => self.deserialize_seq(visitor),
+            _ if name == ONE_OR_MANY => visitor.visit_seq(Once(Some(self))),
+            _ => visitor.visit_newtype_struct(self),
+        }
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
@@ -336,6 +341,18 @@ impl<'de> SeqAccess<'de> for Items<'_> {
         }
         let reader = Reader { at: item, path: &path, unknown: self.parent.unknown };
         seed.deserialize(reader).map(Some).map_err(|error| error.at(item.mark, &path))
+    }
+}
+
+/// One value where a list may stand.
+struct Once<'a>(Option<Reader<'a>>);
+
+impl<'de> SeqAccess<'de> for Once<'_> {
+    type Error = TypeError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, TypeError> {
+        let Some(reader) = self.0.take() else { return Ok(None) };
+        seed.deserialize(reader).map(Some).map_err(|error| error.at(reader.at.mark, reader.path))
     }
 }
 

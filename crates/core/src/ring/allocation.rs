@@ -34,7 +34,26 @@ struct Quota {
 impl Allocation {
     /// An allocation over no members.
     pub fn new(seed: u64) -> Allocation {
-        Allocation { bits: BITS_MIN, seed, epoch: 0, stacks: BTreeMap::new() }
+        Allocation::at_epoch(seed, 0)
+    }
+
+    pub(super) fn at_epoch(seed: u64, epoch: u64) -> Allocation {
+        Allocation { bits: BITS_MIN, seed, epoch, stacks: BTreeMap::new() }
+    }
+
+    /// The seed of the hash.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// How many slots there are.
+    pub fn slot_count(&self) -> usize {
+        1 << self.bits
+    }
+
+    /// Grows with every change.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Moves as few slots as possible so that every member holds its weight's share within one slot.

@@ -47,8 +47,7 @@ pub fn encode(allocation: &Allocation) -> Vec<u8> {
             bytes.extend_from_slice(&slot.to_le_bytes());
         }
     }
-    bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
-    bytes
+    seal(bytes)
 }
 
 /// Reads an allocation.
@@ -56,14 +55,7 @@ pub fn encode(allocation: &Allocation) -> Vec<u8> {
 /// # Errors
 /// [`DecodeError`] if the bytes are not exactly what [`encode`] wrote.
 pub fn decode(bytes: &[u8]) -> Result<Allocation, DecodeError> {
-    let (content, digest) = bytes.split_last_chunk::<8>().ok_or(DecodeError::Length)?;
-    let mut reader = Reader(content);
-    if reader.take::<8>()? != *MAGIC {
-        return Err(DecodeError::Magic);
-    }
-    if xxh3_64(content).to_le_bytes() != *digest {
-        return Err(DecodeError::Digest);
-    }
+    let mut reader = unseal(bytes, MAGIC)?;
     let [bits] = reader.take::<1>()?;
     if !(BITS_MIN..=BITS_MAX).contains(&bits) {
         return Err(DecodeError::Inconsistent("table size out of range"));
@@ -92,21 +84,44 @@ pub fn decode(bytes: &[u8]) -> Result<Allocation, DecodeError> {
             return Err(DecodeError::Inconsistent("ordinal listed twice"));
         }
     }
-    if !reader.0.is_empty() {
-        return Err(DecodeError::Length);
-    }
+    reader.end()?;
     if !stacks.is_empty() && owned.contains(&false) {
         return Err(DecodeError::Inconsistent("slot owned by nobody"));
     }
     Ok(Allocation { bits, seed, epoch, stacks })
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Appends the digest of all bytes.
+pub(super) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
+    bytes
+}
+
+/// What stands between a magic and a digest that are right.
+pub(super) fn unseal<'a>(bytes: &'a [u8], magic: &[u8; 8]) -> Result<Reader<'a>, DecodeError> {
+    let (content, digest) = bytes.split_last_chunk::<8>().ok_or(DecodeError::Length)?;
+    let mut reader = Reader(content);
+    if reader.take::<8>()? != *magic {
+        return Err(DecodeError::Magic);
+    }
+    if xxh3_64(content).to_le_bytes() != *digest {
+        return Err(DecodeError::Digest);
+    }
+    Ok(reader)
+}
+
+/// Takes bytes from the front.
+pub(super) struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(DecodeError::Length)?;
         self.0 = rest;
         Ok(*head)
+    }
+
+    /// Nothing is left.
+    pub(super) fn end(&self) -> Result<(), DecodeError> {
+        if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Length) }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::{hash_key, rehash};
+use super::{Seen, hash_key, rehash};
 use crate::ids::Ordinal;
 
 /// The smallest and usual size: 2^16 slots keep every share within 1 % of ideal up to 640 members.
@@ -42,6 +42,11 @@ impl SlotTable {
     ) -> SlotTable {
         debug_assert!(slots.len() == if members.is_empty() { 0 } else { 1 << bits });
         SlotTable { bits, seed, epoch, slots, members }
+    }
+
+    /// The seed of the hash.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Grows with every change of the table.
@@ -107,14 +112,7 @@ impl SlotTable {
 
     /// As [`SlotTable::candidates`], for a hash that is known already.
     pub fn candidates_of_hash(&self, hash: u64) -> Candidates<'_> {
-        Candidates {
-            table: self,
-            hash,
-            k: 0,
-            seen: [0; ORDINALS_MAX / 64],
-            left: self.members.len(),
-            scan: None,
-        }
+        Candidates { table: self, hash, k: 0, seen: Seen::default(), left: self.members.len(), scan: None }
     }
 }
 
@@ -136,7 +134,7 @@ pub struct Candidates<'a> {
     table: &'a SlotTable,
     hash: u64,
     k: u32,
-    seen: [u64; ORDINALS_MAX / 64],
+    seen: Seen,
     left: usize,
     scan: Option<usize>,
 }
@@ -144,12 +142,8 @@ pub struct Candidates<'a> {
 impl Candidates<'_> {
     /// Whether `ordinal` is new; marks it as yielded.
     fn take(&mut self, ordinal: Ordinal) -> bool {
-        let (word, bit) = (ordinal.index() / 64, 1_u64 << (ordinal.index() % 64));
-        let fresh = self.seen[word] & bit == 0;
-        if fresh {
-            self.seen[word] |= bit;
-            self.left -= 1;
-        }
+        let fresh = self.seen.take(ordinal);
+        self.left -= usize::from(fresh);
         fresh
     }
 }

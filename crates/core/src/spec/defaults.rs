@@ -53,3 +53,9 @@ pub(super) fn default_hosts() -> Vec<String> {
 pub(super) fn default_path_prefix() -> String {
     "/".to_owned()
 }
+pub(super) fn default_slots() -> u32 {
+    512
+}
+pub(super) fn default_virtual_servers() -> u32 {
+    9
+}
