@@ -15,8 +15,7 @@ use crate::load::Load;
 async fn started(test: &str, replicas: u32) -> Option<(Docker, Daemon, String)> {
     let docker = engine_or_skip(test).await?;
     let daemon = Daemon::start(docker_or_skip(test).await?).await;
-    // Names on the engine are shared by all tests that run at the same time.
-    let service = format!("s{}", daemon.setup.listen.port());
+    let service = daemon.web.clone();
     daemon.apply_and_converge(&service, &daemon.manifest(&service, replicas, "")).await;
     Some((docker, daemon, service))
 }
@@ -114,7 +113,7 @@ async fn a_foreign_container_with_our_name_is_named_and_left_alone() {
     let Some(on) = docker_or_skip(test).await else { return };
     let On::Docker(image) = on.clone() else { unreachable!("asked for docker") };
     let daemon = Daemon::start(on).await;
-    let service = format!("s{}", daemon.setup.listen.port());
+    let service = daemon.web.clone();
     let taken = format!("{service}-0-0");
     let options = CreateContainerOptionsBuilder::default().name(&taken).build();
     let body = ContainerCreateBody { image: Some(image), ..ContainerCreateBody::default() };
