@@ -166,8 +166,12 @@ impl Task {
                 let result = checker.check(probe, poked).await;
                 self.judge_readiness(probe, &result, &mut readiness, &mut health);
                 // Live traffic or the engine hinted at something, and nobody listens there: two witnesses are enough.
-                if poked && result.as_ref().is_err_and(|failure| failure.refused) {
+                if let Err(failure) = result.as_ref()
+                    && poked
+                    && failure.refused
+                {
                     health.ready_since = None;
+                    health.last_failure = Some(failure.why.clone());
                 }
                 answer = Some(result);
                 next_ready = match health.was_ready {
