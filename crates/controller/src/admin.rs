@@ -35,6 +35,8 @@ pub struct Daemon {
     pub info: DaemonInfo,
     /// The token that requests must carry; none on loopback.
     pub token: Option<String>,
+    /// Tells where the data plane listens, and where it should and cannot.
+    pub listeners: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Renders the metrics of both halves.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }

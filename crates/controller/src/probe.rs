@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use check::{Checker, Failure};
 
 /// Time between two probes of a replica that was never ready.
 const STARTING_PERIOD: Duration = Duration::from_millis(20);
@@ -99,6 +100,13 @@ impl Prober {
         }
     }
 
+    /// Asks all replicas at once: something has happened to one of them, and a list may not show it yet.
+    pub(crate) fn poke_all(&self) {
+        for watched in self.running.values() {
+            watched.poke.notify_one();
+        }
+    }
+
     /// Asks a replica at once: something suggests that it has changed.
     pub(crate) fn poke(&self, name: &ReplicaName) {
         if let Some(watched) = self.running.get(name) {
@@ -137,22 +145,34 @@ impl Streak {
 impl Task {
     /// Runs until it is aborted. Safe to abort at any await: it holds nothing but its sockets.
     async fn run(self, mut health: Health) {
+        let mut checker = Checker::new(self.address);
         let (mut readiness, mut liveness) = (Streak::default(), Streak::default());
         let mut next_ready = Instant::now();
         let mut next_live = self.probes.liveness.as_ref().map(|probe| self.tick(probe.period.0));
         loop {
             let next = next_live.map_or(next_ready, |live| live.min(next_ready));
-            tokio::select! {
-                () = tokio::time::sleep_until(next) => {}
-                () = self.poke.notified() => next_ready = Instant::now(),
-            }
+            let poked = tokio::select! {
+                () = tokio::time::sleep_until(next) => false,
+                () = self.poke.notified() => {
+                    next_ready = Instant::now();
+                    true
+                }
+            };
             let before = health.clone();
             let now = Instant::now();
             let mut answer = None;
             if next_ready <= now {
                 let probe = &self.probes.readiness;
-                let result = check::check(self.address, probe).await;
+                let result = checker.check(probe, poked).await;
                 self.judge_readiness(probe, &result, &mut readiness, &mut health);
+                // Live traffic or the engine hinted at something, and nobody listens there: two witnesses are enough.
+                if let Err(failure) = result.as_ref()
+                    && poked
+                    && failure.refused
+                {
+                    health.ready_since = None;
+                    health.last_failure = Some(failure.why.clone());
+                }
                 answer = Some(result);
                 next_ready = match health.was_ready {
                     true => self.tick(probe.period.0),
@@ -165,7 +185,7 @@ impl Task {
                 // The same question is not asked twice in one tick.
                 let result = match answer.filter(|_| same_question(probe, &self.probes.readiness)) {
                     Some(result) => result,
-                    None => check::check(self.address, probe).await,
+                    None => checker.check(probe, false).await,
                 };
                 self.judge_liveness(probe, &result, &mut liveness, &mut health);
                 next_live = Some(self.tick(probe.period.0));
@@ -184,7 +204,7 @@ impl Task {
     fn judge_readiness(
         &self,
         probe: &Probe,
-        result: &Result<(), String>,
+        result: &Result<(), Failure>,
         streak: &mut Streak,
         health: &mut Health,
     ) {
@@ -196,12 +216,12 @@ impl Task {
                 health.last_failure = None;
             }
             Ok(()) => {}
-            Err(why) => {
+            Err(failure) => {
                 if streak.failures >= probe.failure_threshold {
                     health.ready_since = None;
                 }
                 if health.ready_since.is_none() {
-                    health.last_failure = Some(why.clone());
+                    health.last_failure = Some(failure.why.clone());
                 }
             }
         }
@@ -210,7 +230,7 @@ impl Task {
     fn judge_liveness(
         &self,
         probe: &Probe,
-        result: &Result<(), String>,
+        result: &Result<(), Failure>,
         streak: &mut Streak,
         health: &mut Health,
     ) {
@@ -218,9 +238,9 @@ impl Task {
         match result {
             Ok(()) => health.dead_since = None,
             // A replica that was never ready may still be starting: readiness alone judges it.
-            Err(why) if health.was_ready && streak.failures >= probe.failure_threshold => {
+            Err(failure) if health.was_ready && streak.failures >= probe.failure_threshold => {
                 health.dead_since.get_or_insert_with(|| self.clock.now());
-                health.last_failure = Some(why.clone());
+                health.last_failure = Some(failure.why.clone());
             }
             Err(_) => {}
         }

@@ -209,7 +209,10 @@ impl Reconciler {
 
     fn on_wake(&mut self, wake: Wake) {
         match wake {
-            Wake::Changed => self.listing.want(),
+            Wake::Changed => {
+                self.prober.poke_all();
+                self.listing.want();
+            }
             Wake::Reconnected => {
                 if self.world.list_error().is_some() {
                     self.timeline.normal(

@@ -247,3 +247,84 @@ impl World {
         (observed, news)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(name: &str) -> RuntimeReplica {
+        RuntimeReplica {
+            id: RuntimeId(format!("id-{name}")),
+            name: name.parse().unwrap(),
+            engine_name: name.to_owned(),
+            revision: Revision("r".to_owned()),
+            state: ReplicaState::Running,
+            address: Some(([127, 0, 0, 1], 1).into()),
+            created_at: Timestamp(0),
+            host: None,
+        }
+    }
+
+    fn half_made(name: &str) -> RuntimeReplica {
+        RuntimeReplica { state: ReplicaState::Created, address: None, ..replica(name) }
+    }
+
+    fn states(world: &World) -> Vec<(String, ReplicaState)> {
+        world.replicas().map(|r| (r.name.to_string(), r.state.clone())).collect()
+    }
+
+    #[test]
+    fn a_list_that_began_before_a_creation_ended_does_not_undo_it() {
+        for seen in [vec![], vec![half_made("web-0-0")]] {
+            let mut world = World::default();
+            let list = world.begin_list();
+            world.created(replica("web-0-0"));
+            assert_eq!(world.end_list(list, seen).len(), 0, "nothing has vanished");
+            assert_eq!(states(&world), [("web-0-0".to_owned(), ReplicaState::Running)]);
+        }
+    }
+
+    #[test]
+    fn a_list_that_began_before_a_removal_ended_does_not_bring_it_back() {
+        let mut world = World::default();
+        let first = world.begin_list();
+        world.end_list(first, vec![replica("web-0-0")]);
+        let list = world.begin_list();
+        let gone = replica("web-0-0");
+        world.removed(&gone.name, &gone.id);
+        world.end_list(list, vec![gone]);
+        assert_eq!(states(&world), []);
+    }
+
+    #[test]
+    fn what_a_later_list_does_not_show_has_vanished() {
+        let mut world = World::default();
+        world.created(replica("web-0-0"));
+        let list = world.begin_list();
+        assert_eq!(world.end_list(list, vec![]), [replica("web-0-0")]);
+        assert_eq!(states(&world), []);
+    }
+
+    #[test]
+    fn what_we_remove_ourselves_has_not_vanished() {
+        let mut world = World::default();
+        world.created(replica("web-0-0"));
+        world.begin_action(&replica("web-0-0").name, Pending::Remove, Timestamp(0));
+        let list = world.begin_list();
+        assert_eq!(world.end_list(list, vec![]), []);
+    }
+
+    #[test]
+    fn an_action_of_unknown_effect_counts_until_a_list_that_began_later() {
+        let mut world = World::default();
+        let name = replica("web-0-0").name;
+        let early = world.begin_list();
+        world.begin_action(&name, Pending::Create, Timestamp(0));
+        world.ended(&name);
+        world.end_list(early, vec![]);
+        assert_eq!(world.creating(), 1, "that list may have missed it");
+        let later = world.begin_list();
+        world.end_list(later, vec![]);
+        assert_eq!(world.creating(), 0);
+    }
+}

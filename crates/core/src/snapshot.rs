@@ -19,7 +19,7 @@ use crate::spec::{Balancing, ListenerSpec, Resilience, RouteSpec};
 pub struct Snapshot {
     /// Grows by one with every published change.
     pub generation: Generation,
-    /// Ports to listen on besides the data plane's own default; empty means the default alone.
+    /// Ports to listen on; empty means the data plane's own default.
     pub listeners: Vec<ListenerSpec>,
     /// The services with their routes, by name.
     pub services: BTreeMap<ServiceName, Arc<ServiceRouting>>,

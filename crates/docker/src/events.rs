@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use crate::engine::{Engine, READ_MAX, failed};
 
-const ACTIONS: [&str; 9] = ["die", "oom", "kill", "destroy", "pause", "unpause", "rename", "start", "stop"];
+/// Starts are not among them: the daemon knows of its own, and a list for each would slow a scale-up down.
+const ACTIONS: [&str; 7] = ["die", "oom", "kill", "destroy", "pause", "unpause", "rename"];
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// A stream that has lived this long was a good one: its end is not a reason to wait longer than the least.
@@ -23,7 +24,13 @@ const GOOD_AFTER: Duration = Duration::from_secs(5);
 
 /// Hints about the containers of `instance`, for ever.
 pub(crate) fn wakes(engine: Engine, instance: String) -> BoxStream<'static, Wake> {
-    let watch = Watch { engine, instance, source: Source::Lost { told: false }, backoff: Duration::ZERO };
+    let watch = Watch {
+        engine,
+        instance,
+        source: Source::Lost { told: false },
+        backoff: Duration::ZERO,
+        unlisted: None,
+    };
     stream::unfold(watch, |mut watch| async move {
         let wake = watch.next().await;
         Some((wake, watch))
@@ -37,6 +44,8 @@ struct Watch {
     source: Source,
     /// How long to wait before the next try.
     backoff: Duration,
+    /// What was told at once, and may not show in a list yet.
+    unlisted: Option<EventMessage>,
 }
 
 enum Source {
@@ -48,13 +57,19 @@ enum Source {
 
 impl Watch {
     async fn next(&mut self) -> Wake {
+        if let Some(event) = self.unlisted.take() {
+            wait_for_the_list(&self.engine, &event).await;
+            return Wake::Changed;
+        }
         loop {
             match &mut self.source {
                 Source::Live { events, since } => {
                     let since = *since;
                     let reason = match events.next().await {
                         Some(Ok(event)) => {
-                            wait_for_the_list(&self.engine, &event).await;
+                            // A death is told twice: at once, for whoever can look elsewhere, and when a list
+                            // shows it.
+                            self.unlisted = (event.action.as_deref() == Some("die")).then_some(event);
                             return Wake::Changed;
                         }
                         Some(Err(error)) => self.reason(&error),
@@ -116,9 +131,6 @@ impl Watch {
 /// after it: whoever lists at once sees a running container and is not woken again. An inspection waits
 /// for the container's lock, which is held until the list is right.
 async fn wait_for_the_list(engine: &Engine, event: &EventMessage) {
-    if event.action.as_deref() != Some("die") {
-        return;
-    }
     let Some(id) = event.actor.as_ref().and_then(|actor| actor.id.as_deref()) else { return };
     let call = engine.docker.inspect_container(id, None::<InspectContainerOptions>);
     if let Err(error) = engine.call("inspect an ended container", READ_MAX, call).await {

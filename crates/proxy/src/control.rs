@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use ringmaster_core::ServiceName;
 use ringmaster_core::snapshot::Report;
 use ringmaster_core::spec::ListenerSpec;
 use tokio::sync::{mpsc, watch};
@@ -140,39 +141,47 @@ impl Listeners {
         }
     }
 
-    /// Closes what is not wanted, opens what is; returns whether all are open.
-    fn apply(&self, wanted: &[ListenerSpec]) -> bool {
+    /// Opens what is wanted, closes what is not; returns whether all are open. Without listeners of its own a
+    /// gateway has the default one.
+    fn apply(&self, specs: &[ListenerSpec]) -> bool {
+        let mut wanted: Vec<(Option<&ServiceName>, SocketAddr)> =
+            specs.iter().map(|spec| (Some(&spec.name), SocketAddr::new(self.ip, spec.port))).collect();
+        if wanted.is_empty() {
+            wanted.push((None, self.default));
+        }
         let before = self.shared.listeners().clone();
-        let mut now = vec![ListenerStatus { name: None, address: self.default, state: ListenerState::Open }];
-        for spec in wanted {
-            let address = SocketAddr::new(self.ip, spec.port);
-            if now.iter().any(|listener| listener.address == address) {
-                continue;
-            }
+        let mut now: Vec<ListenerStatus> = Vec::new();
+        for (name, address) in wanted {
             let known = before.iter().find(|listener| listener.address == address);
             let state = match known {
                 Some(ListenerStatus { state: ListenerState::Open, .. }) => ListenerState::Open,
-                _ => self.open(spec, address, known),
+                _ => self.open(name, address, known),
             };
-            now.push(ListenerStatus { name: Some(spec.name.clone()), address, state });
-        }
-        for gone in &before {
-            let wanted = now.iter().any(|listener| listener.address == gone.address);
-            if gone.state == ListenerState::Open && !wanted {
-                tracing::info!(address = %gone.address, "listener closed");
-                for worker in &self.workers {
-                    worker::send(worker, Command::Close { address: gone.address });
-                }
-            }
+            now.push(ListenerStatus { name: name.cloned(), address, state });
         }
         let all_open = now.iter().all(|listener| listener.state == ListenerState::Open);
+        let any_open = now.iter().any(|listener| listener.state == ListenerState::Open);
+        for gone in before.into_iter().filter(|listener| listener.state == ListenerState::Open) {
+            if now.iter().any(|listener| listener.address == gone.address) {
+                continue;
+            }
+            if !any_open {
+                // Whoever mistyped a port keeps the one that works.
+                now.push(gone);
+                continue;
+            }
+            tracing::info!(address = %gone.address, "listener closed");
+            for worker in &self.workers {
+                worker::send(worker, Command::Close { address: gone.address });
+            }
+        }
         *self.shared.listeners() = now;
         all_open
     }
 
     fn open(
         &self,
-        spec: &ListenerSpec,
+        name: Option<&ServiceName>,
         address: SocketAddr,
         known: Option<&ListenerStatus>,
     ) -> ListenerState {
@@ -181,14 +190,15 @@ impl Listeners {
                 for (worker, socket) in self.workers.iter().zip(sockets) {
                     worker::send(worker, Command::Open { address, socket });
                 }
-                tracing::info!(name = %spec.name, %address, "listener opened");
+                tracing::info!(name = name.map_or("default", ServiceName::as_str), %address, "listener opened");
                 ListenerState::Open
             }
             Err(error) => {
                 let state = ListenerState::Failed(chain(&error));
                 // Said once, not with every try.
                 if known.is_none_or(|known| known.state != state) {
-                    tracing::error!(name = %spec.name, error = chain(&error), "listener not opened");
+                    let name = name.map_or("default", ServiceName::as_str);
+                    tracing::error!(name, error = chain(&error), "listener not opened");
                 }
                 state
             }

@@ -52,7 +52,8 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// What the data plane is started with; everything else arrives in snapshots.
 #[derive(Clone)]
 pub struct ProxyConfig {
-    /// The address of all listeners, and the port of the default one; port 0 lets the system choose.
+    /// The address of all listeners, and the port of the one that is open while the
+    /// snapshot names none; port 0 lets the system choose.
     pub listen: SocketAddr,
     /// How many worker threads serve requests; at least one is started.
     pub workers: usize,
@@ -142,7 +143,7 @@ impl Proxy {
         Ok(Proxy { shared, threads, ended })
     }
 
-    /// The addresses that accept connections now; the default one first.
+    /// The addresses that accept connections now.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         let open = |status: &ListenerStatus| status.state == ListenerState::Open;
         self.shared.listeners().iter().filter(|status| open(status)).map(|status| status.address).collect()
@@ -151,6 +152,12 @@ impl Proxy {
     /// All listeners that should be open, and why one is not.
     pub fn listeners(&self) -> Vec<ListenerStatus> {
         self.shared.listeners().clone()
+    }
+
+    /// A handle that tells the listeners after the proxy has been moved into [`Proxy::join`].
+    pub fn listeners_reader(&self) -> impl Fn() -> Vec<ListenerStatus> + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.listeners().clone()
     }
 
     /// The counters in the Prometheus text format, version 0.0.4.

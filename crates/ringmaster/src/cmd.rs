@@ -97,7 +97,10 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Version => {
             out(&format!("ringmaster {}", env!("CARGO_PKG_VERSION")))?;
             match client.version().await {
-                Ok(daemon) => out(&format!("daemon     {} ({} runtime)", daemon.version, daemon.runtime))?,
+                Ok(daemon) => {
+                    out(&format!("daemon     {} ({} runtime)", daemon.version, daemon.runtime))?;
+                    out(&format!("listening  {}", daemon.listeners.join(", ")))?;
+                }
                 Err(error) => out(&format!("daemon     none: {error}"))?,
             }
         }

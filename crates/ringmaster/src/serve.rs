@@ -23,7 +23,7 @@ use ringmaster_controller::timeline::Timeline;
 use ringmaster_controller::{Controller, DataPlaneSeam, watch_file};
 use ringmaster_core::api::{DaemonInfo, ManifestFile};
 use ringmaster_core::snapshot::{Report, Snapshot};
-use ringmaster_proxy::{LocalApi, LocalResponse, Proxy, ProxyConfig};
+use ringmaster_proxy::{ListenerState, ListenerStatus, LocalApi, LocalResponse, Proxy, ProxyConfig};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -70,15 +70,17 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
         version: env!("CARGO_PKG_VERSION").to_owned(),
         runtime: kind.to_owned(),
         instance: options.instance.clone(),
-        listeners: proxy.local_addrs().iter().map(ToString::to_string).collect(),
+        listeners: Vec::new(),
         engine_error: None,
         faults_allowed: options.allow_faults,
     };
-    let (listen, admin) = (info.listeners.join(","), admin_listener.local_addr()?);
-    tracing::info!(listen, %admin, runtime = kind, "ringmaster {} serves", info.version);
+    let (listen, admin) = (options.listen, admin_listener.local_addr()?);
+    tracing::info!(%listen, %admin, runtime = kind, "ringmaster {} serves", info.version);
     let (handle, proxy_metrics) = (metrics.clone(), proxy.metrics_renderer());
     let metrics_text = Arc::new(move || handle.render() + &proxy_metrics());
-    let admin_state = controller.admin_state(Daemon { info, token, metrics: metrics_text });
+    let listeners = proxy.listeners_reader();
+    let listeners = Arc::new(move || listeners().iter().map(listener_text).collect());
+    let admin_state = controller.admin_state(Daemon { info, token, listeners, metrics: metrics_text });
     let mut parts: Vec<BoxFuture<'_, anyhow::Result<()>>> = vec![
         essential("the admin API", admin::serve(admin_listener, admin_state, shutdown.clone())),
         essential("the data plane", proxy.join()),
@@ -92,6 +94,14 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
     run_parts(parts, &shutdown).await?;
     tracing::info!("stopped; replicas are left running");
     Ok(())
+}
+
+/// A listener as the admin API tells it: its address, and why it is not open.
+fn listener_text(listener: &ListenerStatus) -> String {
+    match &listener.state {
+        ListenerState::Open => listener.address.to_string(),
+        ListenerState::Failed(why) => format!("{} ({why})", listener.address),
+    }
 }
 
 /// Ports and the token first: a daemon that cannot serve should not touch its state, let alone the engine.

@@ -53,7 +53,11 @@ fn make_overview(state: &AdminState) -> Overview {
 }
 
 fn daemon_info(state: &AdminState, board: &Board) -> DaemonInfo {
-    DaemonInfo { engine_error: board.engine_error.clone(), ..state.daemon.info.clone() }
+    DaemonInfo {
+        engine_error: board.engine_error.clone(),
+        listeners: (state.daemon.listeners)(),
+        ..state.daemon.info.clone()
+    }
 }
 
 fn view(name: &ServiceName, service: &DesiredService, board: &Board) -> ServiceView {

@@ -17,7 +17,7 @@ use crate::store::StoreError;
 use super::{CREATES_MAX, Command, RESYNC_PERIOD, Reconciler};
 
 /// Shortest pause between two lists.
-const LIST_PAUSE_MIN: Duration = Duration::from_millis(20);
+const LIST_PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Backoff of what the engine refused.
 const RETRY_BASE: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -63,8 +63,8 @@ impl Listing {
     fn ended(&mut self, took: Duration, good: bool) {
         let now = Instant::now();
         self.running = false;
-        // Lists take at most a quarter of the time, however slow the engine is or however much happens.
-        self.not_before = now + if good { (3 * took).clamp(LIST_PAUSE_MIN, RETRY_BASE) } else { RETRY_BASE };
+        // Lists take at most half of the time, however slow the engine is or however much happens.
+        self.not_before = now + if good { took.clamp(LIST_PAUSE_MIN, RETRY_BASE) } else { RETRY_BASE };
         self.resync_at = now + if good { RESYNC_PERIOD } else { RETRY_BASE };
     }
 }

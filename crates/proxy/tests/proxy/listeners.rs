@@ -36,7 +36,8 @@ async fn listeners_come_and_go_with_snapshots_and_connections_stay() {
     let mut world = World::start([service("web", 1, &[(0, 0, origin.address)])]).await;
     let extra = free_port();
     world.change(|snapshot| snapshot.listeners = vec![listener(extra.port())]).await;
-    eventually(|| async { world.proxy.local_addrs().contains(&extra) }).await;
+    eventually(|| async { world.proxy.local_addrs() == [extra] }).await;
+    eventually(|| async { TcpStream::connect(world.address).await.is_err() }).await;
     let mut client = Client::connect(extra).await;
     assert_eq!(client.get("/", "").await.text(), "web");
     world.change(|snapshot| snapshot.listeners.clear()).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 
-use crate::common::{Daemon, On, docker_or_skip, shared, web_on_docker};
+use crate::common::{Daemon, On, docker_or_skip, shared};
 
 async fn call(daemon: &Daemon, method: Method, path: &str, body: &str) -> (u16, String) {
     let url = format!("http://{}{path}", daemon.setup.listen);
@@ -21,9 +21,12 @@ fn names(body: &str) -> Vec<String> {
 
 async fn assignment(on: On) {
     let daemon = Daemon::start(on).await;
-    let gateway = "apiVersion: ringmaster/v1\nkind: Gateway\nmetadata: { name: default }\nspec:\n  assignmentApi: { service: web }\n";
-    let web = daemon.manifest("web", 3, "  balancing: { hashOn: requestId }\n");
-    daemon.apply_and_converge("web", &format!("{gateway}---\n{web}")).await;
+    let gateway = format!(
+        "apiVersion: ringmaster/v1\nkind: Gateway\nmetadata: {{ name: default }}\nspec:\n  assignmentApi: {{ service: {} }}\n",
+        daemon.web
+    );
+    let web = daemon.manifest(&daemon.web, 3, "  balancing: { hashOn: requestId }\n");
+    daemon.apply_and_converge(&daemon.web, &format!("{gateway}---\n{web}")).await;
 
     let three = r#"{"message":{"N":3,"replicas":["Server 1","Server 2","Server 3"]},"status":"successful"}"#;
     assert_eq!(call(&daemon, Method::GET, "/rep", "").await, (200, three.to_owned()));
@@ -34,7 +37,7 @@ async fn assignment(on: On) {
     let six = names(&body);
     assert_eq!((code, six.len(), six[3].as_str(), six[4].as_str()), (200, 6, "S5", "S4"), "{body}");
     assert_eq!(
-        daemon.status("web").await.unwrap().ready,
+        daemon.status(&daemon.web).await.unwrap().ready,
         6,
         "the answer comes when the change has converged"
     );
@@ -92,7 +95,6 @@ async fn the_assignment_api_is_exact_with_processes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_assignment_api_is_exact_with_docker() {
     let _shared = shared().await;
-    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("the_assignment_api_is_exact_with_docker").await else { return };
     assignment(on).await;
 }

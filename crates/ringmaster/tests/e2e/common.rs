@@ -14,23 +14,17 @@ use ringmaster_core::status::{Phase, ReplicaStatus, ServiceStatus};
 use ringmaster_core::{Generation, ServiceName};
 use ringmaster_docker::testing::{Cleanup, engine_or_skip, replica_image, unique_name};
 use tempfile::TempDir;
-use tokio::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
 
 /// Long enough for a loaded machine; a condition that holds is seen at once.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-static WEB: Mutex<()> = Mutex::const_new(());
 static MACHINE: RwLock<()> = RwLock::const_new(());
 
 /// Held by tests that may share the machine.
 pub(crate) async fn shared() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().await
-}
-
-/// Held by tests on docker that call their service `web`: names on the engine are shared by all.
-pub(crate) async fn web_on_docker() -> MutexGuard<'static, ()> {
-    WEB.lock().await
 }
 
 /// Held by tests that measure.
@@ -71,6 +65,8 @@ pub(crate) struct Setup {
 pub(crate) struct Daemon {
     pub(crate) setup: Setup,
     pub(crate) client: Client,
+    /// The name of its service. On Docker one of its own: names on the engine are shared with whatever else runs.
+    pub(crate) web: String,
     child: Child,
     // Dropped last: the containers and the network that it made, and its folder.
     _cleanup: Option<Cleanup>,
@@ -171,7 +167,11 @@ impl Daemon {
         let cleanup = (setup.on != On::Process).then(|| Cleanup::of(&setup.instance));
         let child = spawn(&setup);
         let client = Client::new(&format!("http://{}", setup.admin), None).unwrap();
-        let mut daemon = Daemon { setup, client, child, _cleanup: cleanup, folder: None };
+        let web = match &setup.on {
+            On::Process => "web".to_owned(),
+            On::Docker(_) => format!("s{}", setup.listen.port()),
+        };
+        let mut daemon = Daemon { setup, client, web, child, _cleanup: cleanup, folder: None };
         daemon.answers().await;
         daemon
     }

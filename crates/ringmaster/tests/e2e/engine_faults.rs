@@ -2,7 +2,7 @@
 
 use ringmaster_core::status::ConditionKind;
 
-use crate::common::{Daemon, On, Setup, docker_or_skip, shared, web_on_docker};
+use crate::common::{Daemon, On, Setup, docker_or_skip, shared};
 use crate::engine_proxy::EngineProxy;
 use crate::load::Load;
 
@@ -44,26 +44,25 @@ async fn without_an_engine_auto_runs_processes_and_remembers_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_socket_leaves_traffic_alone_and_is_recovered_from() {
     let _shared = shared().await;
-    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("a_cut_socket_leaves_traffic_alone_and_is_recovered_from").await else {
         return;
     };
     let (setup, folder) = Setup::new(on);
     let proxy = EngineProxy::start(&folder.path().join("engine.sock"), false);
     let daemon = Daemon::with(setup.with(&["--docker-socket", proxy.path.to_str().unwrap()])).await;
-    daemon.apply_and_converge("web", &daemon.manifest("web", 2, "")).await;
+    daemon.apply_and_converge(&daemon.web, &daemon.manifest(&daemon.web, 2, "")).await;
     let mut load = Load::start(daemon.setup.listen, 100);
     load.more(50).await;
     proxy.cut();
     let degraded = |status: &ringmaster_core::status::ServiceStatus| {
         status.condition(ConditionKind::Degraded).is_some_and(|c| c.status && c.reason == "EngineUnreachable")
     };
-    let status = daemon.until("web", "degraded", degraded).await;
+    let status = daemon.until(&daemon.web, "degraded", degraded).await;
     assert_eq!(status.ready, 2, "unknown is not gone");
     // What is asked for meanwhile happens when the engine is back.
-    let response = daemon.apply(&daemon.manifest("web", 3, "")).await;
+    let response = daemon.apply(&daemon.manifest(&daemon.web, 3, "")).await;
     proxy.mend();
-    daemon.converged("web", response.generation).await;
+    daemon.converged(&daemon.web, response.generation).await;
     daemon.event("EngineUnreachable", "").await;
     load.more(50).await;
     let outcome = load.stop().await;
@@ -73,13 +72,15 @@ async fn a_cut_socket_leaves_traffic_alone_and_is_recovered_from() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_events_are_made_up_for_by_probes_and_lists() {
     let _shared = shared().await;
-    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("lost_events_are_made_up_for_by_probes_and_lists").await else { return };
     let (setup, folder) = Setup::new(on);
     let proxy = EngineProxy::start(&folder.path().join("engine.sock"), true);
     let daemon = Daemon::with(setup.with(&["--docker-socket", proxy.path.to_str().unwrap()])).await;
-    daemon.apply_and_converge("web", &daemon.manifest("web", 2, "")).await;
-    daemon.client.fault("web-1", "KILL").await.unwrap();
-    let replaced = |m: &ringmaster_core::status::ReplicaStatus| m.engine_name.as_deref() == Some("web-1-1");
-    daemon.until("web", "replaced", |status| status.ready == 2 && status.members.iter().any(replaced)).await;
+    daemon.apply_and_converge(&daemon.web, &daemon.manifest(&daemon.web, 2, "")).await;
+    daemon.client.fault(&format!("{}-1", daemon.web), "KILL").await.unwrap();
+    let next = format!("{}-1-1", daemon.web);
+    let replaced = |m: &ringmaster_core::status::ReplicaStatus| m.engine_name.as_deref() == Some(&next);
+    daemon
+        .until(&daemon.web, "replaced", |status| status.ready == 2 && status.members.iter().any(replaced))
+        .await;
 }

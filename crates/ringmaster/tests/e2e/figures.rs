@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, EventMessage};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, EventMessage};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
 };
@@ -15,7 +15,7 @@ use ringmaster_core::event::Event;
 use ringmaster_docker::testing::engine_or_skip;
 use tokio::time::Instant;
 
-use crate::common::{Daemon, On, Setup, alone, docker_or_skip};
+use crate::common::{Daemon, Setup, alone, docker_or_skip};
 use crate::load::Load;
 
 /// A measured ratio beyond this multiple of its goal is a regression, whatever the machine was doing.
@@ -36,23 +36,27 @@ fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
     values[((values.len() - 1) as f64 * share).round() as usize]
 }
 
-/// Creates and starts `count` containers at once, directly through the engine's API: the time it takes.
-async fn directly(docker: &Docker, image: &str, network: &str, count: usize) -> Duration {
+/// Creates and starts `count` containers at once, directly through the engine's API and configured like one of
+/// ours, as `like` was inspected: the time it takes.
+async fn directly(docker: &Docker, like: &ContainerInspectResponse, count: usize) -> Duration {
+    let config = like.config.clone().unwrap();
     let began = Instant::now();
-    let one = |index: usize| async move {
-        let name = format!("direct-{network}-{index}");
+    let one = |index: usize| {
+        let name = format!("direct-{}-{index}", config.hostname.clone().unwrap_or_default());
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        // Everything but the labels: it is not ours.
         let body = ContainerCreateBody {
-            image: Some(image.to_owned()),
-            host_config: Some(bollard::models::HostConfig {
-                network_mode: Some(network.to_owned()),
-                ..bollard::models::HostConfig::default()
-            }),
+            image: config.image.clone(),
+            env: config.env.clone(),
+            user: config.user.clone(),
+            host_config: like.host_config.clone(),
             ..ContainerCreateBody::default()
         };
-        let id = docker.create_container(Some(options), body).await.unwrap().id;
-        docker.start_container(&id, None::<StartContainerOptions>).await.unwrap();
-        id
+        async move {
+            let id = docker.create_container(Some(options), body).await.unwrap().id;
+            docker.start_container(&id, None::<StartContainerOptions>).await.unwrap();
+            id
+        }
     };
     let ids = join_all((0..count).map(one)).await;
     let took = began.elapsed();
@@ -63,10 +67,16 @@ async fn directly(docker: &Docker, image: &str, network: &str, count: usize) -> 
     took
 }
 
+/// The container of one of our replicas, as the engine has it.
+async fn inspect(daemon: &Daemon, docker: &Docker) -> ContainerInspectResponse {
+    let id = daemon.replica(&daemon.web, 0).await.id.unwrap();
+    docker.inspect_container(&id, None).await.unwrap()
+}
+
 /// From the apply until all are ready, as the daemon's own timeline tells it.
 async fn scaled(daemon: &Daemon, replicas: u32) -> Duration {
     let began = Instant::now();
-    daemon.apply_and_converge("web", &daemon.manifest("web", replicas, "")).await;
+    daemon.apply_and_converge(&daemon.web, &daemon.manifest(&daemon.web, replicas, "")).await;
     began.elapsed()
 }
 
@@ -75,20 +85,21 @@ async fn starting_and_idling() {
     let _alone = alone().await;
     let Some(docker) = engine_or_skip("figures::starting_and_idling").await else { return };
     let Some(on) = docker_or_skip("figures::starting_and_idling").await else { return };
-    let On::Docker(image) = on.clone() else { unreachable!("asked for docker") };
     let daemon = Daemon::start(on).await;
-    let network = daemon.setup.instance.clone();
+    scaled(&daemon, 1).await;
+    let like = inspect(&daemon, &docker).await;
+    scaled(&daemon, 0).await;
     let mut ratios = Vec::new();
     for _ in 0..3 {
         let ours = scaled(&daemon, 3).await;
         scaled(&daemon, 0).await;
-        let direct = directly(&docker, &image, &network, 3).await;
+        let direct = directly(&docker, &like, 3).await;
         println!("0 -> 3: {ours:?}, directly {direct:?}");
         ratios.push(ours.as_secs_f64() / direct.as_secs_f64());
     }
     let three = median(ratios);
     scaled(&daemon, 3).await;
-    let direct = directly(&docker, &image, &network, 27).await;
+    let direct = directly(&docker, &like, 27).await;
     let ours = scaled(&daemon, 30).await;
     println!("3 -> 30: {ours:?}, 27 directly {direct:?}");
     let thirty = ours.as_secs_f64() / direct.as_secs_f64();
@@ -146,11 +157,11 @@ async fn kill_process(docker: &Docker, id: &str) -> f64 {
 struct Kill {
     last_choice_ms: f64,
     withdrawn_after_event_ms: f64,
-    ready_after_withdrawal_ms: f64,
+    ready_after_event_ms: f64,
 }
 
 async fn one_kill(daemon: &Daemon, docker: &Docker, ordinal: u16, seen: u64) -> Kill {
-    let victim = daemon.replica("web", ordinal).await;
+    let victim = daemon.replica(&daemon.web, ordinal).await;
     let (engine_name, id) = (victim.engine_name.unwrap(), victim.id.unwrap());
     let filters = HashMap::from([("container", vec![id.clone()]), ("event", vec!["die".to_owned()])]);
     let mut events = docker.events(Some(EventsOptionsBuilder::default().filters(&filters).build())).boxed();
@@ -159,7 +170,7 @@ async fn one_kill(daemon: &Daemon, docker: &Docker, ordinal: u16, seen: u64) -> 
     let event: EventMessage = died.await.unwrap();
     let event_at = event.time_nano.unwrap() as f64 / 1e6;
     daemon
-        .until("web", "replaced", |status| {
+        .until(&daemon.web, "replaced", |status| {
             status.ready == 3
                 && status.is_converged()
                 && !status.members.iter().any(|m| {
@@ -182,7 +193,7 @@ async fn one_kill(daemon: &Daemon, docker: &Docker, ordinal: u16, seen: u64) -> 
     Kill {
         last_choice_ms: last - dead_at,
         withdrawn_after_event_ms: withdrawn - event_at,
-        ready_after_withdrawal_ms: ready - withdrawn,
+        ready_after_event_ms: ready - event_at.max(withdrawn),
     }
 }
 
@@ -201,21 +212,21 @@ async fn failover() {
     let _alone = alone().await;
     let Some(docker) = engine_or_skip("figures::failover").await else { return };
     let Some(on) = docker_or_skip("figures::failover").await else { return };
-    let On::Docker(image) = on.clone() else { unreachable!("asked for docker") };
     let kills: usize = std::env::var("RINGMASTER_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
     let (setup, _folder) = Setup::new(on);
     let daemon = Daemon::with(Setup { log_level: "info,ringmaster_proxy=debug", ..setup }).await;
     daemon
-        .apply_and_converge("web", &daemon.manifest("web", 3, "  balancing: { hashOn: requestId }\n"))
+        .apply_and_converge(
+            &daemon.web,
+            &daemon.manifest(&daemon.web, 3, "  balancing: { hashOn: requestId }\n"),
+        )
         .await;
-    let network = daemon.setup.instance.clone();
+    let like = inspect(&daemon, &docker).await;
     let mut load = Load::start(daemon.setup.listen, 200);
     load.more(50).await;
     let (mut measured, mut baseline) = (Vec::new(), Vec::new());
     for index in 0..kills {
-        if index % 4 == 0 {
-            baseline.push(directly(&docker, &image, &network, 1).await.as_secs_f64() * 1e3);
-        }
+        baseline.push(directly(&docker, &like, 1).await.as_secs_f64() * 1e3);
         let seen = daemon.client.events(0).await.unwrap().events.last().map_or(0, |event| event.sequence);
         let kill = one_kill(&daemon, &docker, (index % 3) as u16, seen).await;
         println!("kill {index}: {kill:.1?}");
@@ -230,7 +241,7 @@ async fn failover() {
     let create = median(baseline);
     let last_choice = percentile(of(|kill| kill.last_choice_ms), 0.95);
     let withdrawn = percentile(of(|kill| kill.withdrawn_after_event_ms), 0.95);
-    let ready = median(of(|kill| kill.ready_after_withdrawal_ms)) / create;
+    let ready = median(of(|kill| kill.ready_after_event_ms)) / create;
     println!(
         "{kills} kills, {} requests, slowest {:?}, one create+start {create:.0} ms",
         outcome.total, outcome.slowest
@@ -248,7 +259,8 @@ async fn failover() {
 async fn forget_failures(daemon: &Daemon) {
     let generation = daemon.client.overview().await.unwrap().generation;
     let env = format!("    env: {{ ROUND: \"{generation}\" }}\n    resources:");
-    let manifest =
-        daemon.manifest("web", 3, "  balancing: { hashOn: requestId }\n").replace("    resources:", &env);
-    daemon.apply_and_converge("web", &manifest).await;
+    let manifest = daemon
+        .manifest(&daemon.web, 3, "  balancing: { hashOn: requestId }\n")
+        .replace("    resources:", &env);
+    daemon.apply_and_converge(&daemon.web, &manifest).await;
 }

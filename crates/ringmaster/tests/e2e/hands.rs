@@ -1,10 +1,13 @@
 //! Somebody interferes by hand: what was done is undone, with an event, and nothing foreign is touched.
 
+use std::collections::HashMap;
+
 use bollard::Docker;
-use bollard::models::ContainerCreateBody;
+use bollard::models::{ContainerConfig, ContainerCreateBody};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, KillContainerOptions, RemoveContainerOptionsBuilder,
-    RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptions,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, RenameContainerOptionsBuilder,
+    StartContainerOptions, StopContainerOptionsBuilder, TagImageOptionsBuilder,
 };
 use ringmaster_core::status::{ConditionKind, Phase, ServiceStatus};
 use ringmaster_docker::testing::engine_or_skip;
@@ -15,8 +18,7 @@ use crate::load::Load;
 async fn started(test: &str, replicas: u32) -> Option<(Docker, Daemon, String)> {
     let docker = engine_or_skip(test).await?;
     let daemon = Daemon::start(docker_or_skip(test).await?).await;
-    // Names on the engine are shared by all tests that run at the same time.
-    let service = format!("s{}", daemon.setup.listen.port());
+    let service = daemon.web.clone();
     daemon.apply_and_converge(&service, &daemon.manifest(&service, replicas, "")).await;
     Some((docker, daemon, service))
 }
@@ -114,7 +116,7 @@ async fn a_foreign_container_with_our_name_is_named_and_left_alone() {
     let Some(on) = docker_or_skip(test).await else { return };
     let On::Docker(image) = on.clone() else { unreachable!("asked for docker") };
     let daemon = Daemon::start(on).await;
-    let service = format!("s{}", daemon.setup.listen.port());
+    let service = daemon.web.clone();
     let taken = format!("{service}-0-0");
     let options = CreateContainerOptionsBuilder::default().name(&taken).build();
     let body = ContainerCreateBody { image: Some(image), ..ContainerCreateBody::default() };
@@ -153,4 +155,43 @@ async fn a_missing_image_is_named_and_the_old_revision_serves_on() {
         "{status:#?}"
     );
     assert_eq!(daemon.get("/home").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_tag_is_a_new_revision() {
+    let _shared = shared().await;
+    let test = "a_rebuilt_tag_is_a_new_revision";
+    let Some(docker) = engine_or_skip(test).await else { return };
+    let Some(on) = docker_or_skip(test).await else { return };
+    let On::Docker(image) = on.clone() else { unreachable!("asked for docker") };
+    let daemon = Daemon::start(on).await;
+    let repository = format!("ringmaster/{}", daemon.setup.instance);
+    let tag = |of: String| {
+        let options = TagImageOptionsBuilder::default().repo(&repository).tag("dev").build();
+        let docker = docker.clone();
+        async move { docker.tag_image(&of, Some(options)).await.unwrap() }
+    };
+    tag(image.clone()).await;
+    let manifest = daemon.manifest(&daemon.web, 2, "").replace(&image, &format!("{repository}:dev"));
+    let before = daemon.apply_and_converge(&daemon.web, &manifest).await.revision;
+    // The same content with another label is another image under the same tag.
+    let options = CommitContainerOptionsBuilder::default()
+        .container(&format!("{}-0-0", daemon.web))
+        .pause(false)
+        .build();
+    let labels = HashMap::from([("rebuilt".to_owned(), "yes".to_owned())]);
+    let config = ContainerConfig { labels: Some(labels), ..ContainerConfig::default() };
+    let rebuilt = docker.commit_container(options, config).await.unwrap().id;
+    tag(rebuilt.clone()).await;
+    daemon.event("Rebuilt", "").await;
+    let status = daemon.until(&daemon.web, "rolled out", |s| s.is_converged() && s.revision != before).await;
+    assert!(
+        status
+            .members
+            .iter()
+            .all(|m| m.phase != Phase::Ready || m.engine_name.as_deref().is_some_and(|n| n.ends_with("-1")))
+    );
+    drop(daemon);
+    let force = || RemoveImageOptionsBuilder::default().force(true).build();
+    docker.remove_image(&rebuilt, Some(force()), None).await.unwrap();
 }

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 mod assignment;
+mod cli;
 mod common;
 mod engine_faults;
 mod engine_proxy;
@@ -13,6 +14,7 @@ mod figures;
 mod hands;
 mod input;
 mod load;
+mod probes;
 mod restart;
 mod straight_line;
 mod watching;

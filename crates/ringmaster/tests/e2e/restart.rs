@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use rustix::process::Signal;
 
-use crate::common::{Daemon, On, Setup, docker_or_skip, shared, web_on_docker};
+use crate::common::{Daemon, On, Setup, docker_or_skip, shared};
 
 async fn identities(daemon: &Daemon) -> BTreeSet<(String, String)> {
-    let status = daemon.status("web").await.unwrap();
+    let status = daemon.status(&daemon.web).await.unwrap();
     status
         .members
         .into_iter()
@@ -18,7 +18,10 @@ async fn identities(daemon: &Daemon) -> BTreeSet<(String, String)> {
 async fn adoption(on: On) {
     let mut daemon = Daemon::start(on).await;
     daemon
-        .apply_and_converge("web", &daemon.manifest("web", 3, "  balancing: { hashOn: { header: X-Key } }\n"))
+        .apply_and_converge(
+            &daemon.web,
+            &daemon.manifest(&daemon.web, 3, "  balancing: { hashOn: { header: X-Key } }\n"),
+        )
         .await;
     let owners = owners(&daemon).await;
     let before = identities(&daemon).await;
@@ -30,7 +33,7 @@ async fn adoption(on: On) {
             daemon.log()
         );
         daemon.restart().await;
-        let status = daemon.until("web", "adopted", |status| status.is_converged()).await;
+        let status = daemon.until(&daemon.web, "adopted", |status| status.is_converged()).await;
         assert_eq!(status.ready, 3);
         assert_eq!(identities(&daemon).await, before, "a replica was touched");
         assert_eq!(self::owners(&daemon).await, owners, "a key has moved");
@@ -62,7 +65,6 @@ async fn a_restart_adopts_processes_and_keeps_every_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_adopts_containers_and_keeps_every_key() {
     let _shared = shared().await;
-    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("a_restart_adopts_containers_and_keeps_every_key").await else { return };
     adoption(on).await;
 }
@@ -110,17 +112,16 @@ async fn a_truncated_state_file_is_mended_and_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_state_folder_means_adopt_and_never_delete() {
     let _shared = shared().await;
-    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("a_lost_state_folder_means_adopt_and_never_delete").await else { return };
     let mut daemon = Daemon::start(on).await;
-    let manifest = daemon.manifest("web", 2, "");
-    daemon.apply_and_converge("web", &manifest).await;
+    let manifest = daemon.manifest(&daemon.web, 2, "");
+    daemon.apply_and_converge(&daemon.web, &manifest).await;
     let before = identities(&daemon).await;
     daemon.end(Signal::KILL).await;
     std::fs::remove_dir_all(&daemon.setup.state).unwrap();
     daemon.restart().await;
-    daemon.event("Orphaned", "web-0-0").await;
-    daemon.apply_and_converge("web", &manifest).await;
+    daemon.event("Orphaned", &format!("{}-0-0", daemon.web)).await;
+    daemon.apply_and_converge(&daemon.web, &manifest).await;
     assert_eq!(identities(&daemon).await, before, "the same manifest takes up the same replicas");
 }
 

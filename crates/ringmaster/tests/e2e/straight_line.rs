@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ringmaster_core::status::Phase;
 
-use crate::common::{Daemon, On, docker_or_skip, eventually, shared, web_on_docker};
+use crate::common::{Daemon, On, docker_or_skip, eventually, shared};
 use crate::load::Load;
 
 /// Everything that the README shows, on either runtime.
@@ -13,11 +13,15 @@ async fn straight_line(on: On) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("web.yaml");
     let path = file.to_str().unwrap();
-    std::fs::write(&file, daemon.manifest("web", 3, "  balancing: { hashOn: requestId }\n")).unwrap();
+    std::fs::write(&file, daemon.manifest(&daemon.web, 3, "  balancing: { hashOn: requestId }\n")).unwrap();
 
     let (code, out, err) = daemon.cli(&["apply", "-f", path]).await;
     assert_eq!(code, Some(0), "{out}{err}");
-    assert!(out.contains("service/web created") && out.ends_with("3 of 3 replicas ready\n"), "{out}");
+    let web = &daemon.web;
+    assert!(
+        out.contains(&format!("service/{web} created")) && out.ends_with("3 of 3 replicas ready\n"),
+        "{out}"
+    );
     let mut answers = BTreeSet::new();
     for _ in 0..60 {
         answers.insert(daemon.get("/home").await);
@@ -25,7 +29,7 @@ async fn straight_line(on: On) {
     let hello = |id: u32| (200, format!(r#"{{"message":"Hello from Server: {id}","status":"successful"}}"#));
     assert_eq!(answers, (1..=3).map(hello).collect());
 
-    std::fs::write(&file, daemon.manifest("web", 5, "  balancing: { hashOn: requestId }\n")).unwrap();
+    std::fs::write(&file, daemon.manifest(&daemon.web, 5, "  balancing: { hashOn: requestId }\n")).unwrap();
     let (code, out, _) = daemon.cli(&["diff", "-f", path]).await;
     assert_eq!(code, Some(1), "{out}");
     assert!(
@@ -37,24 +41,25 @@ async fn straight_line(on: On) {
     let (code, out, _) = daemon.cli(&["diff", "-f", path]).await;
     assert_eq!((code, out.as_str()), (Some(0), ""));
 
-    let before = daemon.replica("web", 1).await.engine_name;
-    let (code, out, err) = daemon.cli(&["kill", "web-1"]).await;
-    assert_eq!((code, out.as_str()), (Some(0), "SIGKILL sent to web-1-0\n"), "{err}");
+    let before = daemon.replica(&daemon.web, 1).await.engine_name;
+    let (code, out, err) = daemon.cli(&["kill", &format!("{web}-1")]).await;
+    assert_eq!((code, out.as_str()), (Some(0), format!("SIGKILL sent to {web}-1-0\n").as_str()), "{err}");
+    let next = format!("{web}-1-1");
     daemon
-        .until("web", "replaced", |status| {
-            status.ready == 5 && status.members.iter().any(|m| m.engine_name.as_deref() == Some("web-1-1"))
+        .until(&daemon.web, "replaced", |status| {
+            status.ready == 5 && status.members.iter().any(|m| m.engine_name.as_deref() == Some(&next))
         })
         .await;
-    assert_ne!(daemon.replica("web", 1).await.engine_name, before);
+    assert_ne!(daemon.replica(&daemon.web, 1).await.engine_name, before);
     let (_, out, _) = daemon.cli(&["get", "replicas", "-o", "name"]).await;
     assert_eq!(out.lines().collect::<BTreeSet<_>>().len(), 5, "{out}");
-    let (_, out, _) = daemon.cli(&["describe", "web"]).await;
-    assert!(out.contains("exit code 137") && out.contains("web-1-1 gets traffic"), "{out}");
-    let (code, out, _) = daemon.cli(&["logs", "web-1", "--previous"]).await;
+    let (_, out, _) = daemon.cli(&["describe", &daemon.web]).await;
+    assert!(out.contains("exit code 137") && out.contains(&format!("{next} gets traffic")), "{out}");
+    let (code, out, _) = daemon.cli(&["logs", &format!("{web}-1"), "--previous"]).await;
     assert_eq!(code, Some(0), "{out}");
 
     let (code, out, err) = daemon.cli(&["delete", "--all"]).await;
-    assert_eq!((code, out.as_str()), (Some(0), "service/web deleted\n"), "{err}");
+    assert_eq!((code, out.as_str()), (Some(0), format!("service/{web} deleted\n").as_str()), "{err}");
     assert_eq!(daemon.get("/home").await.0, 404, "no service, no route");
 }
 
@@ -67,7 +72,6 @@ async fn the_readme_works_with_processes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readme_works_with_docker() {
     let _shared = shared().await;
-    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("the_readme_works_with_docker").await else { return };
     straight_line(on).await;
 }
@@ -138,19 +142,19 @@ async fn several_services_are_routed_by_host_and_path() {
 /// A changed template replaces one replica at a time, new one ready first.
 async fn rollout(on: On) {
     let daemon = Daemon::start(on).await;
-    daemon.apply_and_converge("web", &daemon.manifest("web", 3, "")).await;
+    daemon.apply_and_converge(&daemon.web, &daemon.manifest(&daemon.web, 3, "")).await;
     let mut load = Load::start(daemon.setup.listen, 200);
     load.more(50).await;
     let changed = daemon
-        .manifest("web", 3, "")
+        .manifest(&daemon.web, 3, "")
         .replace("    resources:", "    env: { GREETING: changed }\n    resources:");
-    let status = daemon.apply_and_converge("web", &changed).await;
+    let status = daemon.apply_and_converge(&daemon.web, &changed).await;
     load.more(50).await;
     let outcome = load.stop().await;
     assert_eq!(outcome.failed, [], "of {} requests", outcome.total);
     let names: Vec<_> =
         status.members.iter().filter(|m| m.phase == Phase::Ready).map(|m| m.engine_name.clone()).collect();
-    assert_eq!(names, ["web-0-1", "web-1-1", "web-2-1"].map(|name| Some(name.to_owned())));
+    assert_eq!(names, [0, 1, 2].map(|ordinal| Some(format!("{}-{ordinal}-1", daemon.web))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,7 +166,6 @@ async fn a_changed_template_fails_no_request_with_processes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_template_fails_no_request_with_docker() {
     let _shared = shared().await;
-    let _web = web_on_docker().await;
     let Some(on) = docker_or_skip("a_changed_template_fails_no_request_with_docker").await else { return };
     rollout(on).await;
 }
