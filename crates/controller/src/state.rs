@@ -14,8 +14,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ringmaster_core::desired::Member;
-use ringmaster_core::ring::allocation::Allocation;
-use ringmaster_core::ring::codec;
+use ringmaster_core::desired::ring_members;
+use ringmaster_core::ring::RingState;
 use ringmaster_core::spec::{GatewaySpec, ServiceSpec};
 use ringmaster_core::{Generation, ServiceName};
 use serde::de::DeserializeOwned;
@@ -101,7 +101,7 @@ pub struct Loaded {
     /// The newest revision that is whole.
     pub revision: StoredRevision,
     /// The ring allocations that could be read.
-    pub rings: BTreeMap<ServiceName, Allocation>,
+    pub rings: BTreeMap<ServiceName, RingState>,
     /// What was damaged and what was done about it, for the timeline.
     pub damage: Vec<String>,
 }
@@ -188,7 +188,10 @@ impl StateDir {
             let path = self.ring_path(name, &service.ring);
             match fs::read(&path)
                 .map_err(|e| e.to_string())
-                .and_then(|bytes| codec::decode(&bytes).map_err(|e| e.to_string()))
+                .and_then(|bytes| {
+                    let members = ring_members(name, &service.members);
+                    RingState::decode(&bytes, &service.spec.balancing, &members).map_err(|e| e.to_string())
+                })
             {
                 Ok(ring) => {
                     rings.insert(name.clone(), ring);
@@ -208,11 +211,11 @@ impl StateDir {
     pub fn save(
         &self,
         revision: &StoredRevision,
-        rings: &BTreeMap<ServiceName, Allocation>,
+        rings: &BTreeMap<ServiceName, RingState>,
     ) -> Result<(), StateError> {
         for (name, service) in &revision.services {
             let path = self.ring_path(name, &service.ring);
-            let Some(bytes) = rings.get(name).map(codec::encode) else { continue };
+            let Some(bytes) = rings.get(name).map(RingState::encode) else { continue };
             // A file of that name may be left from a change that was never committed: only its content counts.
             if fs::read(&path).ok().as_ref() != Some(&bytes) {
                 write_atomically(&path, &bytes)?;
@@ -448,22 +451,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let web = ServiceName::new("web").unwrap();
-        let ring = |members: u16| {
-            let mut ring = Allocation::new(7);
-            ring.rebalance(&(0..members).map(|ordinal| (ringmaster_core::Ordinal(ordinal), 1)).collect());
+        let spec = serde_json::json!({ "template": { "image": "x" } });
+        let spec: ServiceSpec = serde_json::from_value(spec).unwrap();
+        let members = |count| ringmaster_core::members::resize(&[], count).unwrap();
+        let ring = |count| {
+            let mut ring = RingState::new(&spec.balancing, 7).unwrap();
+            ring.update(&spec.balancing, &ring_members(&web, &members(count))).unwrap();
             ring
         };
         let (two, three) = (ring(2), ring(3));
-        assert_eq!(two.table().id(), three.table().id(), "both are the first epoch");
-        let spec = serde_json::json!({ "template": { "image": "x" } });
+        assert_eq!(two.id(), three.id(), "both are the first epoch");
         let service = StoredService {
-            spec: serde_json::from_value(spec).unwrap(),
             generation: Generation(1),
-            members: Vec::new(),
-            ring: three.table().id(),
+            members: members(3),
+            ring: three.id(),
             deleting: false,
+            spec: spec.clone(),
         };
-        fs::write(state.ring_path(&web, &service.ring), codec::encode(&two)).unwrap();
+        fs::write(state.ring_path(&web, &service.ring), two.encode()).unwrap();
         let stored = StoredRevision { services: BTreeMap::from([(web.clone(), service)]), ..revision(1) };
         state.save(&stored, &BTreeMap::from([(web.clone(), three.clone())])).unwrap();
         assert_eq!(state.load().unwrap().rings[&web], three);

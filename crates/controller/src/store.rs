@@ -5,14 +5,14 @@
 
 mod merge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringmaster_core::api::{ApplyResponse, Change, GatewayChange, ManifestFile, ServiceChange};
-use ringmaster_core::desired::{Desired, DesiredService, Member};
+use ringmaster_core::desired::{Desired, DesiredService, Member, ring_members};
 use ringmaster_core::manifest::{self, ManifestErrors, RouteConflict, Source};
 use ringmaster_core::members::{self, MembersError};
-use ringmaster_core::ring::allocation::Allocation;
+use ringmaster_core::ring::{RingError, RingState};
 use ringmaster_core::{Generation, ServiceName};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -40,6 +40,9 @@ pub enum StoreError {
     /// The assignment's API names a service that is not there.
     #[error("gateway: assignmentApi.service names `{0}`, and there is no such service")]
     AssignmentService(ServiceName),
+    /// The members and the balancing settings make no ring.
+    #[error("balancing: {0}")]
+    Ring(#[from] RingError),
     /// Whoever asked for the change has rules of its own, and this breaks one.
     #[error("{0}")]
     Refused(String),
@@ -59,14 +62,14 @@ pub struct Store {
 struct Inner {
     state: StateDir,
     desired: Desired,
-    rings: BTreeMap<ServiceName, Allocation>,
+    rings: BTreeMap<ServiceName, RingState>,
     manifest_digest: Option<String>,
 }
 
 /// A change in the making: thrown away unless it is committed.
 struct Draft {
     desired: Desired,
-    rings: BTreeMap<ServiceName, Allocation>,
+    rings: BTreeMap<ServiceName, RingState>,
     manifest_digest: Option<String>,
 }
 
@@ -82,15 +85,20 @@ impl Store {
             gateway: loaded.revision.gateway,
         };
         let mut rings = loaded.rings;
-        let stored_rings: BTreeSet<String> = rings.values().map(|ring| ring.table().id()).collect();
+        let mut made_anew = false;
         for (name, stored) in loaded.revision.services {
-            let ring = rings.entry(name.clone()).or_insert_with(|| Allocation::new(merge::random_seed()));
-            ring.rebalance(&weights(&stored.members));
+            let balancing = &stored.spec.balancing;
+            if !rings.contains_key(&name) {
+                let mut ring = RingState::new(balancing, merge::random_seed())?;
+                ring.update(balancing, &ring_members(&name, &stored.members))?;
+                rings.insert(name.clone(), ring);
+                made_anew = true;
+            }
             let service = DesiredService {
+                ring: rings[&name].ring(),
                 spec: stored.spec,
                 generation: stored.generation,
                 members: stored.members,
-                table: Arc::new(ring.table()),
                 deleting: stored.deleting,
             };
             desired.services.insert(name, service);
@@ -98,7 +106,7 @@ impl Store {
         let published = watch::Sender::new(Arc::new(desired.clone()));
         let manifest_digest = loaded.revision.manifest_digest;
         let mut inner = Inner { state, desired, rings, manifest_digest };
-        if inner.desired.services.values().any(|service| !stored_rings.contains(&service.table.id())) {
+        if made_anew {
             let draft = inner.draft();
             inner.commit(draft, &published)?;
         }
@@ -161,7 +169,7 @@ impl Store {
             let named: Vec<ServiceName> = changes.iter().map(|change| change.name.clone()).collect();
             let rest: Vec<ServiceName> = draft.desired.services.keys().cloned().collect();
             for name in rest.into_iter().filter(|name| !named.contains(name)) {
-                changes.extend(draft.delete(&name, next));
+                changes.extend(draft.delete(&name, next)?);
             }
         }
         let before = draft.desired.gateway.clone();
@@ -208,7 +216,7 @@ impl Store {
         let mut draft = inner.draft();
         let next = draft.desired.generation.next();
         let members = change(&draft.service(name)?.members)?;
-        if draft.set_members(name, members, next) {
+        if draft.set_members(name, members, next)? {
             draft.desired.generation = next;
             inner.commit(draft, &self.published)?;
         }
@@ -226,7 +234,7 @@ impl Store {
         if !draft.desired.services.contains_key(name) {
             return Err(StoreError::UnknownService(name.clone()));
         }
-        if draft.delete(name, next).is_some() {
+        if draft.delete(name, next)?.is_some() {
             draft.desired.generation = next;
             inner.commit(draft, &self.published)?;
         }
@@ -272,7 +280,7 @@ impl Inner {
                 spec: service.spec.clone(),
                 generation: service.generation,
                 members: service.members.clone(),
-                ring: service.table.id(),
+                ring: draft.rings.get(name).map(RingState::id).unwrap_or_default(),
                 deleting: service.deleting,
             };
             (name.clone(), stored)
@@ -290,8 +298,4 @@ impl Inner {
         published.send_replace(Arc::new(self.desired.clone()));
         Ok(())
     }
-}
-
-fn weights(members: &[Member]) -> BTreeMap<ringmaster_core::Ordinal, u32> {
-    members.iter().map(|member| (member.ordinal, 1)).collect()
 }

@@ -56,8 +56,12 @@ pub struct ServiceChange {
     pub before: Option<ServiceSpec>,
     /// The spec after; none for a deleted service.
     pub after: Option<ServiceSpec>,
-    /// Slots of the ring that get another owner, and all slots.
-    pub slots_moved: (u64, u64),
+    /// The share of all keys that get another owner, from 0 to 1.
+    pub keys_moved: f64,
+    /// Whether that share is counted, and not estimated from a sample of keys.
+    pub keys_moved_exact: bool,
+    /// Largest share of keys by the mean one, before and after; 0 without replicas.
+    pub max_over_mean: (f64, f64),
     /// The template changes: every replica is replaced, one at a time.
     pub rollout: bool,
 }

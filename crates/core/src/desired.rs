@@ -1,12 +1,11 @@
 //! The desired state: what should be, as the store holds it and the planner reads it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, Ordinal, ServiceName};
-use crate::ring::slot_table::SlotTable;
+use crate::ring::{Ring, RingMember};
 use crate::spec::{GatewaySpec, ServiceSpec};
 
 /// Everything that should be.
@@ -29,8 +28,8 @@ pub struct DesiredService {
     pub generation: Generation,
     /// The places to fill, ascending by ordinal.
     pub members: Vec<Member>,
-    /// Which member owns which keys; changes only with `members`.
-    pub table: Arc<SlotTable>,
+    /// Which member owns which keys; changes only with `members` and `spec.balancing`.
+    pub ring: Ring,
     /// It was deleted: it has no members, and goes once its last replica is gone.
     pub deleting: bool,
 }
@@ -54,6 +53,16 @@ impl Member {
             None => format!("Server {}", self.ordinal.server_id()),
         }
     }
+}
+
+/// The members as their ring sees them: named for what outlives replacements.
+pub fn ring_members(service: &ServiceName, members: &[Member]) -> Vec<RingMember> {
+    let named = |member: &Member| RingMember {
+        ordinal: member.ordinal,
+        name: member.host.clone().unwrap_or_else(|| format!("{service}-{}", member.ordinal)),
+        weight: 1,
+    };
+    members.iter().map(named).collect()
 }
 
 impl DesiredService {

@@ -11,7 +11,7 @@ use crate::desired::Desired;
 use crate::ids::{Generation, Ordinal, ReplicaName, ServiceName};
 use crate::observed::Observed;
 use crate::plan::Plan;
-use crate::ring::slot_table::SlotTable;
+use crate::ring::Ring;
 use crate::spec::{Balancing, ListenerSpec, Resilience, RouteSpec};
 
 /// The immutable routing state. A request uses exactly one per attempt.
@@ -38,8 +38,8 @@ pub struct ServiceRouting {
     pub balancing: Balancing,
     /// Replay and timeouts.
     pub resilience: Resilience,
-    /// Which ordinal owns which slot; ordinals without an endpoint here are skipped by re-hashing.
-    pub table: Arc<SlotTable>,
+    /// Which member owns which keys, and who comes next; ordinals without an endpoint here are skipped.
+    pub ring: Ring,
     /// The replicas that get traffic, at most one per ordinal, by ordinal.
     pub endpoints: BTreeMap<Ordinal, Endpoint>,
 }
@@ -122,7 +122,7 @@ pub fn snapshot(desired: &Desired, observed: &Observed, plan: &Plan, generation:
             route: service.spec.route.clone(),
             balancing: service.spec.balancing.clone(),
             resilience: service.spec.resilience.clone(),
-            table: Arc::clone(&service.table),
+            ring: service.ring.clone(),
             endpoints,
         };
         services.insert(name.clone(), Arc::new(routing));

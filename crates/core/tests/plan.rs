@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers as well")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use proptest::prelude::*;
 use ringmaster_core::desired::{Desired, DesiredService};
@@ -13,9 +12,9 @@ use ringmaster_core::history::History;
 use ringmaster_core::members::resize;
 use ringmaster_core::observed::{ExitInfo, Health, Observed, Replica, ReplicaState, RuntimeId};
 use ringmaster_core::plan::{Action, Plan, RemoveReason, plan};
-use ringmaster_core::ring::slot_table::SlotTable;
+use ringmaster_core::ring::fresh;
 use ringmaster_core::snapshot::{EndpointReport, Report, Snapshot, snapshot};
-use ringmaster_core::spec::ServiceSpec;
+use ringmaster_core::spec::{Balancing, ServiceSpec};
 use ringmaster_core::status::status;
 use ringmaster_core::{Generation, ReplicaName, Revision, ServiceName, Timestamp};
 
@@ -92,7 +91,7 @@ impl World {
             spec,
             generation: Generation(1),
             members: resize(&[], 3).unwrap(),
-            table: Arc::new(SlotTable::empty(1)),
+            ring: fresh(&Balancing::default(), 1, &[]).unwrap(),
             deleting: false,
         };
         World {

@@ -143,7 +143,7 @@ async fn prepare(
     request: Request<Incoming>,
 ) -> Result<(Prepared, RequestBody), Refusal> {
     let (mut head, body) = request.into_parts();
-    let key = service.key.key(&head, client, &worker.random);
+    let key = service.keys.iter().find_map(|source| source.key(&head, client, &worker.random));
     let upgrade = headers::upgrade_protocol(&head.headers, head.version);
     let length = body.size_hint().exact();
     let framing = if length.is_some() { Framing::Length } else { Framing::Chunked };

@@ -18,7 +18,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `hashOn`, made ready for look-up.
 #[derive(Debug)]
 pub(crate) enum KeySource {
-    /// No affinity was asked for, or a header that cannot exist.
+    /// A header that cannot exist.
     None,
     RequestId,
     Path,
@@ -50,15 +50,14 @@ impl Key {
 }
 
 impl KeySource {
-    pub(crate) fn new(hash_on: Option<&HashOn>) -> KeySource {
+    pub(crate) fn new(hash_on: &HashOn) -> KeySource {
         match hash_on {
-            None => KeySource::None,
-            Some(HashOn::RequestId) => KeySource::RequestId,
-            Some(HashOn::Path) => KeySource::Path,
-            Some(HashOn::ClientIp) => KeySource::ClientIp,
-            Some(HashOn::Header(name)) => name.parse().map_or(KeySource::None, KeySource::Header),
-            Some(HashOn::Cookie(name)) => KeySource::Cookie(name.clone()),
-            Some(HashOn::Query(name)) => KeySource::Query(name.clone()),
+            HashOn::RequestId => KeySource::RequestId,
+            HashOn::Path => KeySource::Path,
+            HashOn::ClientIp => KeySource::ClientIp,
+            HashOn::Header(name) => name.parse().map_or(KeySource::None, KeySource::Header),
+            HashOn::Cookie(name) => KeySource::Cookie(name.clone()),
+            HashOn::Query(name) => KeySource::Query(name.clone()),
         }
     }
 
@@ -105,6 +104,11 @@ impl Random {
     /// Seeded by the system, through the standard library's hasher.
     pub(crate) fn new() -> Random {
         Random(Cell::new(RandomState::new().hash_one(0_u8)))
+    }
+
+    /// 32 random bits.
+    pub(crate) fn bits(&self) -> u32 {
+        (self.next() >> 32) as u32
     }
 
     fn next(&self) -> u64 {

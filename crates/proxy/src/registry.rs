@@ -117,10 +117,10 @@ impl Registry {
         for (name, routing) in &snapshot.services {
             let service = self.services.entry(name.clone()).or_default();
             let is_member = |o: &Ordinal| {
-                routing.table.members().binary_search(o).is_ok() || routing.endpoints.contains_key(o)
+                routing.ring.members().binary_search(o).is_ok() || routing.endpoints.contains_key(o)
             };
             service.members.retain(|ordinal, _| is_member(ordinal));
-            for ordinal in routing.table.members().iter().chain(routing.endpoints.keys()) {
+            for ordinal in routing.ring.members().iter().chain(routing.endpoints.keys()) {
                 service.members.entry(*ordinal).or_default();
             }
             for (ordinal, endpoint) in &routing.endpoints {

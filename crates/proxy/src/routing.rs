@@ -3,11 +3,13 @@
 //! Built anew from each snapshot and swapped as a whole. An endpoint that is in both keeps its pool; one that is
 //! left out closes its idle connections.
 
+use std::cell::RefCell;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ringmaster_core::ring::select::Turns;
 use ringmaster_core::snapshot::{ServiceRouting, Snapshot};
 use ringmaster_core::{Generation, Ordinal, ReplicaName, ServiceName};
 
@@ -35,7 +37,10 @@ struct Route {
 /// A service as a worker sees it.
 pub(crate) struct Service {
     pub(crate) spec: Arc<ServiceRouting>,
-    pub(crate) key: KeySource,
+    /// What is hashed: the first that a request has counts.
+    pub(crate) keys: Vec<KeySource>,
+    /// Whose turn it is on this worker, under `round-robin`.
+    pub(crate) turns: RefCell<Turns>,
     pub(crate) stats: Arc<ServiceStats>,
     /// Its endpoints, by ordinal.
     pub(crate) endpoints: Vec<Rc<Endpoint>>,
@@ -60,8 +65,9 @@ impl Service {
             }
             by_ordinal[index] = Some(Rc::clone(endpoint));
         }
-        let key = KeySource::new(spec.balancing.hash_on.as_ref());
-        Service { spec: Arc::clone(spec), key, stats, endpoints, by_ordinal }
+        let balancing = &spec.balancing;
+        let keys = balancing.hash_on.under(balancing.policy).iter().map(KeySource::new).collect();
+        Service { spec: Arc::clone(spec), keys, turns: RefCell::default(), stats, endpoints, by_ordinal }
     }
 }
 

@@ -30,6 +30,7 @@ impl From<StoreError> for Refusal {
             StoreError::Manifest(_)
             | StoreError::Members(_)
             | StoreError::Refused(_)
+            | StoreError::Ring(_)
             | StoreError::AssignmentService(_) => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::UnknownService(_) => StatusCode::NOT_FOUND,
             StoreError::Deleting(_) | StoreError::RouteTaken(_) => StatusCode::CONFLICT,

@@ -4,11 +4,12 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
 use ringmaster_core::manifest::route_conflicts;
+use ringmaster_core::ring::stats::Spread;
 use ringmaster_core::spec::ServiceSpec;
 
 use super::{
-    Allocation, Arc, Change, DesiredService, Draft, Generation, Member, ServiceChange, ServiceName,
-    StoreError, members, weights,
+    Change, DesiredService, Draft, Generation, Member, RingState, ServiceChange, ServiceName, StoreError, members,
+    ring_members,
 };
 
 impl Draft {
@@ -36,61 +37,72 @@ impl Draft {
         let default = if before.is_some() { live.len() } else { 1 };
         let count = spec.replicas.map_or(default, |count| count as usize);
         let members = members::resize(live, count)?;
-        let service = before.clone().unwrap_or_else(|| {
-            let ring = Allocation::new(random_seed());
-            let table = Arc::new(ring.table());
-            self.rings.insert(name.clone(), ring);
-            DesiredService { spec: spec.clone(), generation, members: Vec::new(), table, deleting: false }
-        });
         let rollout = before.as_ref().is_some_and(|before| before.spec.template != spec.template);
         let same_spec = before.as_ref().is_some_and(|b| {
             ServiceSpec { replicas: None, ..b.spec.clone() } == ServiceSpec { replicas: None, ..spec.clone() }
         });
-        let table = Arc::clone(&service.table);
-        self.desired.services.insert(name.clone(), DesiredService { spec, ..service });
-        let resized = self.set_members(&name, members, generation);
-        let after = self.desired.services.get_mut(&name).expect("it was inserted above");
-        if !same_spec {
-            after.generation = generation;
-        }
-        let change = match &before {
-            None => Change::Created,
-            Some(_) if same_spec && !resized => Change::Unchanged,
-            Some(_) => Change::Configured,
+        let same_members = before.as_ref().is_some_and(|before| before.members == members);
+        let mut ring = match self.rings.get(&name) {
+            Some(ring) => ring.clone(),
+            None => RingState::new(&spec.balancing, random_seed())?,
         };
-        Ok(ServiceChange {
-            slots_moved: (table.moved_to(&after.table) as u64, after.table.slot_count() as u64),
+        let moved = ring.update(&spec.balancing, &ring_members(&name, &members))?;
+        let unchanged = same_spec && same_members;
+        let after = DesiredService {
+            spec,
+            generation: before.as_ref().filter(|_| unchanged).map_or(generation, |before| before.generation),
+            members,
+            ring: ring.ring(),
+            deleting: false,
+        };
+        let spread = |service: &DesiredService| Spread::of(&service.ring.shares()).max_over_mean;
+        let change = ServiceChange {
+            name: name.clone(),
+            change: match &before {
+                None => Change::Created,
+                Some(_) if unchanged => Change::Unchanged,
+                Some(_) => Change::Configured,
+            },
+            keys_moved: moved.share,
+            keys_moved_exact: moved.is_exact,
+            max_over_mean: (before.as_ref().map_or(0.0, spread), spread(&after)),
             before: before.map(|before| before.live_spec()),
             after: Some(after.live_spec()),
-            name,
-            change,
             rollout,
-        })
+        };
+        self.rings.insert(name.clone(), ring);
+        self.desired.services.insert(name, after);
+        Ok(change)
     }
 
-    /// Sets a service's members and moves as few ring slots as that takes. Returns whether anything changed.
+    /// Sets a service's members; its ring follows with as few keys moved as its policy allows. Returns whether
+    /// anything changed.
     pub(super) fn set_members(
         &mut self,
         name: &ServiceName,
         members: Vec<Member>,
         generation: Generation,
-    ) -> bool {
+    ) -> Result<bool, StoreError> {
         let service = self.desired.services.get_mut(name).expect("the caller looked it up");
+        let ring = self.rings.get_mut(name).expect("every service has a ring");
         if service.members == members {
-            return false;
+            return Ok(false);
         }
-        let ring = self.rings.entry(name.clone()).or_insert_with(|| Allocation::new(random_seed()));
-        ring.rebalance(&weights(&members));
-        service.table = Arc::new(ring.table());
+        ring.update(&service.spec.balancing, &ring_members(name, &members))?;
+        service.ring = ring.ring();
         service.members = members;
         service.generation = generation;
-        true
+        Ok(true)
     }
 
     /// Marks a service as deleted, and with it what the gateway says of it; `None` if it is already.
-    pub(super) fn delete(&mut self, name: &ServiceName, generation: Generation) -> Option<ServiceChange> {
-        let service = self.service(name).ok().cloned()?;
-        self.set_members(name, Vec::new(), generation);
+    pub(super) fn delete(
+        &mut self,
+        name: &ServiceName,
+        generation: Generation,
+    ) -> Result<Option<ServiceChange>, StoreError> {
+        let Some(service) = self.service(name).ok().cloned() else { return Ok(None) };
+        self.set_members(name, Vec::new(), generation)?;
         if self.desired.gateway.assignment_api.as_ref().is_some_and(|api| api.service == *name) {
             self.desired.gateway.assignment_api = None;
         }
@@ -98,14 +110,16 @@ impl Draft {
             marked.deleting = true;
             marked.generation = generation;
         }
-        Some(ServiceChange {
+        Ok(Some(ServiceChange {
             name: name.clone(),
             change: Change::Deleted,
+            max_over_mean: (Spread::of(&service.ring.shares()).max_over_mean, 0.0),
             before: Some(service.live_spec()),
             after: None,
-            slots_moved: (service.table.slot_count() as u64, service.table.slot_count() as u64),
+            keys_moved: 1.0,
+            keys_moved_exact: true,
             rollout: false,
-        })
+        }))
     }
 
     /// The rules between services, live and new alike.

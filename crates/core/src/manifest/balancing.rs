@@ -22,9 +22,6 @@ pub(super) fn balancing(rules: &mut Rules, balancing: &Balancing, replicas: Opti
             );
         });
     }
-    if let Some(slow_start) = balancing.slow_start {
-        rules.not_zero("slowStart", slow_start);
-    }
     match (&balancing.assignment, policy) {
         (None, Policy::Assignment) | (Some(_), Policy::Assignment) => {
             let spec = balancing.assignment.clone().unwrap_or_default();
@@ -94,7 +91,6 @@ fn key_name(rules: &mut Rules, key: &HashOn) {
     let (step, what, name, valid) = match key {
         HashOn::Header(name) => ("header", "header field", name, token(name)),
         HashOn::Cookie(name) => ("cookie", "cookie", name, token(name)),
-        HashOn::SetCookie(name) => ("setCookie", "cookie", name, token(name)),
         HashOn::Query(name) => {
             ("query", "query parameter", name, !name.is_empty() && !name.contains(char::is_control))
         }

@@ -19,8 +19,6 @@ pub enum SkipReason {
     Ejected,
     /// It has as many requests in flight as the bound allows.
     OverBound,
-    /// It was added a short time ago, and does not have all of its keys yet.
-    SlowStart,
     /// This request has failed there already.
     Tried,
 }
@@ -29,7 +27,7 @@ impl SkipReason {
     /// Whether it may serve after all, when every other member is passed over too: the last one standing is
     /// better than a refusal.
     pub fn is_last_resort(self) -> bool {
-        matches!(self, SkipReason::Ejected | SkipReason::OverBound | SkipReason::SlowStart)
+        matches!(self, SkipReason::Ejected | SkipReason::OverBound)
     }
 }
 
@@ -40,7 +38,6 @@ impl fmt::Display for SkipReason {
             SkipReason::Draining => "draining",
             SkipReason::Ejected => "ejected after failures",
             SkipReason::OverBound => "over its bound",
-            SkipReason::SlowStart => "starting slowly",
             SkipReason::Tried => "tried already",
         })
     }

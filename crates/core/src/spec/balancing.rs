@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::defaults;
-use crate::quantity::{Factor, Span};
+use crate::quantity::Factor;
 
 /// The name under which a deserializer is asked for a value or a list of values.
 pub(crate) const ONE_OR_MANY: &str = "HashKeys";
@@ -35,10 +35,6 @@ pub struct Balancing {
     /// next replica of its key. Only for policies that hash. Default: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounded_load: Option<Factor>,
-    /// How long the share of an added replica grows until it is whole. A replacement gets its share at once.
-    /// Default: added replicas get theirs at once, too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub slow_start: Option<Span>,
     /// The ring of the policy `assignment`. Default: the assignment's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignment: Option<AssignmentSpec>,
@@ -120,8 +116,6 @@ pub enum HashOn {
     Header(String),
     /// The value of a cookie.
     Cookie(String),
-    /// The value of a cookie, which the proxy sets where it is absent.
-    SetCookie(String),
     /// The value of a query parameter.
     Query(String),
 }
@@ -129,7 +123,7 @@ pub enum HashOn {
 impl HashOn {
     /// Whether every request has this value.
     pub fn is_always_there(&self) -> bool {
-        matches!(self, HashOn::RequestId | HashOn::Path | HashOn::ClientIp | HashOn::SetCookie(_))
+        matches!(self, HashOn::RequestId | HashOn::Path | HashOn::ClientIp)
     }
 }
 

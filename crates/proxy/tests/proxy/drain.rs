@@ -171,7 +171,7 @@ async fn a_members_counts_outlive_its_replicas_and_end_with_its_place() {
     let unused = r#"requests_total{service="web",server="1"}"#;
     assert_eq!(world.metric(unused), Some(0));
     let mut shrunk = at(1, &[(0, 1)]);
-    assert_eq!(shrunk.table.members(), [Ordinal(0)]);
+    assert_eq!(shrunk.ring.members(), [Ordinal(0)]);
     world.publish([shrunk.clone()]).await;
     assert_eq!(world.metric(unused), None);
     shrunk.name = crate::world::name("other");

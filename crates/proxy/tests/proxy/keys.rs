@@ -26,7 +26,7 @@ async fn check(hash_on: HashOn, request: impl Fn(&str) -> (String, String)) {
     for key in (0..40).map(|n| format!("k{n}")) {
         let (path, fields) = request(&key);
         let hashed = if path == format!("/{key}") { path.clone() } else { key };
-        let owner = routing.table.candidates(hashed.as_bytes()).next().unwrap().to_string();
+        let owner = routing.ring.candidates(hashed.as_bytes()).next().unwrap().to_string();
         for _ in 0..2 {
             assert_eq!(client.get(&path, &fields).await.text(), owner, "{hashed}");
         }
@@ -49,7 +49,7 @@ async fn every_source_of_keys_leads_to_the_owner() {
 async fn a_client_address_leads_to_its_owner() {
     let origins = origins().await;
     let routing = hashing(HashOn::ClientIp, &origins.iter().map(|o| o.address).collect::<Vec<_>>());
-    let owner = routing.table.candidates(b"127.0.0.1").next().unwrap().to_string();
+    let owner = routing.ring.candidates(b"127.0.0.1").next().unwrap().to_string();
     let world = World::start([routing]).await;
     for _ in 0..5 {
         assert_eq!(world.client().await.get("/", "").await.text(), owner);
@@ -99,7 +99,7 @@ async fn only_a_missing_members_keys_move_and_they_come_home() {
     world.publish([without_0]).await;
     for (n, home) in homes.iter().enumerate() {
         let path = format!("/{n}");
-        let second = full.table.candidates(path.as_bytes()).nth(1).unwrap().to_string();
+        let second = full.ring.candidates(path.as_bytes()).nth(1).unwrap().to_string();
         let expected = if home == "0" { &second } else { home };
         assert_eq!(client.get(&path, "").await.text(), expected);
     }

@@ -32,19 +32,25 @@ pub(crate) fn replica(service: &str, ordinal: u16, attempt: u32) -> ReplicaName 
     ReplicaName { service: name(service), ordinal: Ordinal(ordinal), attempt: Attempt(attempt) }
 }
 
+/// The members that a ring is made of.
+pub(crate) fn ring_members(count: u16) -> Vec<RingMember> {
+    let member = |ordinal| RingMember { ordinal: Ordinal(ordinal), name: format!("web-{ordinal}"), weight: 1 };
+    (0..count).map(member).collect()
+}
+
 /// A service over `members` ordinals with these endpoints: ordinal, attempt, address.
 pub(crate) fn service(service: &str, members: u16, endpoints: &[(u16, u32, SocketAddr)]) -> ServiceRouting {
-    let mut allocation = Allocation::new(7);
-    allocation.rebalance(&(0..members).map(|ordinal| (Ordinal(ordinal), 1)).collect());
+    let balancing = Balancing::default();
+    let ring = fresh(&balancing, 7, &ring_members(members)).unwrap();
     let endpoint = |&(ordinal, attempt, address): &(u16, u32, SocketAddr)| {
         (Ordinal(ordinal), Endpoint { replica: replica(service, ordinal, attempt), address })
     };
     ServiceRouting {
         name: name(service),
         route: RouteSpec::default(),
-        balancing: Balancing::default(),
+        balancing,
         resilience: Resilience::default(),
-        table: Arc::new(allocation.table()),
+        ring,
         endpoints: endpoints.iter().map(endpoint).collect(),
     }
 }
@@ -53,7 +59,7 @@ pub(crate) fn service(service: &str, members: u16, endpoints: &[(u16, u32, Socke
 pub(crate) fn hashing(hash_on: HashOn, endpoints: &[SocketAddr]) -> ServiceRouting {
     let endpoints: Vec<(u16, u32, SocketAddr)> = (0..).zip(endpoints).map(|(o, a)| (o, 0, *a)).collect();
     let mut routing = service("web", endpoints.len() as u16, &endpoints);
-    routing.balancing.hash_on = Some(hash_on);
+    routing.balancing.hash_on = HashKeys(vec![hash_on]);
     routing
 }
 
@@ -61,7 +67,7 @@ pub(crate) fn hashing(hash_on: HashOn, endpoints: &[SocketAddr]) -> ServiceRouti
 pub(crate) fn key_for(routing: &ServiceRouting, ordinals: &[u16]) -> String {
     let begins = |key: &String| {
         routing
-            .table
+            .ring
             .candidates(key.as_bytes())
             .map(|o| o.0)
             .take(ordinals.len())

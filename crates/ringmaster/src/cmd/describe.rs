@@ -17,7 +17,9 @@ pub(super) async fn run(client: &Client, name: &ServiceName) -> anyhow::Result<(
     let spec = &service.spec;
     let what =
         spec.template.image.clone().or_else(|| spec.template.process.as_ref().map(|p| p.command.join(" ")));
-    let hash_on = spec.balancing.hash_on.as_ref().map(serde_json::to_string).transpose()?;
+    let balancing = &spec.balancing;
+    let keys = balancing.hash_on.under(balancing.policy);
+    let hash_on = (balancing.policy.hashes() && !keys.is_empty()).then(|| serde_json::to_string(keys)).transpose()?;
     out(&format!("Name:         {name}"))?;
     out(&format!("Generation:   {}", service.generation))?;
     out(&format!("Runs:         {}", what.unwrap_or_default()))?;

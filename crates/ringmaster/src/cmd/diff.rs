@@ -48,10 +48,13 @@ fn consequences(service: &ServiceChange) -> Vec<String> {
         let kept = before.min(after);
         lines.push(format!("the template changes: {kept} replicas are replaced, one at a time"));
     }
-    let (moved, slots) = service.slots_moved;
-    if service.change == Change::Configured && slots > 0 {
-        let share = 100.0 * moved as f64 / slots as f64;
-        lines.push(format!("{share:.1} % of the keys move ({moved} of {slots} slots)"));
+    if service.change == Change::Configured {
+        let about = if service.keys_moved_exact { "" } else { "about " };
+        let (before, after) = service.max_over_mean;
+        lines.push(format!(
+            "{about}{:.1} % of the keys move, max/mean {before:.4} → {after:.4}",
+            100.0 * service.keys_moved
+        ));
     }
     lines
 }
