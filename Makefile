@@ -137,7 +137,8 @@ bench: ## Print the figures: start, scale, failover, idle cost, on the real engi
 	@cargo build --release --locked -p ringmaster-replica
 	@RINGMASTER_REQUIRE_ENGINE=1 cargo test --release --locked -p ringmaster --test e2e figures -- --nocapture --test-threads=1
 
-soak: ## The long runs: the failover figure with 50 kills
+soak: ## The long runs: the planner through 100,000 sequences of faults, the failover figure with 50 kills
+	@PROPTEST_CASES=100000 cargo test --release --locked -p ringmaster-core --test plan
 	@cargo build --release --locked -p ringmaster-replica
 	@RINGMASTER_REQUIRE_ENGINE=1 RINGMASTER_KILLS=50 cargo test --release --locked -p ringmaster --test e2e figures::failover -- --nocapture --test-threads=1
 

@@ -74,6 +74,7 @@ struct World {
     in_flight: BTreeMap<ReplicaName, u32>,
     acknowledged: Generation,
     list_fails: bool,
+    /// Names that the daemon has seen since it started: it gives none of them again.
     names_used: BTreeSet<ReplicaName>,
     next_id: u64,
 }
@@ -182,7 +183,7 @@ impl World {
             Step::ListFails(fails) => self.list_fails = *fails,
             Step::Restart => {
                 // The daemon starts anew: it knows the containers, and nothing of what it knew of them.
-                self.names_used = self.replicas.iter().map(|replica| replica.name.clone()).collect();
+                self.names_used.clear();
                 self.handshake = Handshake::default();
                 self.history = History::default();
                 self.published = Snapshot::default();
@@ -209,6 +210,7 @@ impl World {
 
     fn observe(&mut self) -> Observed {
         self.history.observe(&self.replicas, self.now);
+        self.names_used.extend(self.replicas.iter().map(|replica| replica.name.clone()));
         let revision = self.revision.clone().ok_or_else(|| "image missing".to_owned());
         Observed {
             now: self.now,
@@ -323,7 +325,7 @@ impl World {
         }
         let kept = |r: &&Replica| {
             r.name.ordinal == name.ordinal
-                && r.state == ReplicaState::Running
+                && matches!(r.state, ReplicaState::Running | ReplicaState::Paused)
                 && r.health.dead_since.is_none()
                 && !made
                     .actions
@@ -368,8 +370,16 @@ impl World {
     }
 }
 
+/// Three thousand sequences of steps, or as many as PROPTEST_CASES says.
+fn config() -> ProptestConfig {
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let default = ProptestConfig::default();
+    let cases = if asked { default.cases } else { 3_000 };
+    ProptestConfig { cases, failure_persistence: None, ..default }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3_000))]
+    #![proptest_config(config())]
 
     #[test]
     fn promises_hold_through_faults_and_the_world_converges_after_them(steps in prop::collection::vec(step(), 0..60)) {

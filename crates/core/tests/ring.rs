@@ -124,7 +124,7 @@ fn a_table_without_members_owns_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_change_moves_the_fewest_slots_possible(

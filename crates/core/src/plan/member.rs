@@ -43,7 +43,8 @@ impl<'a> Place<'a> {
         let others = || usable().filter(|r| !current(r));
         let holder = match serving {
             Some(_) => None,
-            None => others().max_by_key(|r| (r.health.was_ready, r.name.attempt)),
+            None => others()
+                .max_by_key(|r| (r.state == ReplicaState::Running, r.health.was_ready, r.name.attempt)),
         };
         Place { service, member, replicas, serving, target, holder }
     }
