@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use reqwest::{Method, StatusCode};
 use ringmaster_core::api::{
-    ApplyRequest, ApplyResponse, DaemonInfo, ErrorBody, EventList, FaultRequest, Overview, ScaleRequest,
+    ApplyRequest, ApplyResponse, DaemonInfo, ErrorBody, EventList, FaultRequest, Overview, RingView, ScaleRequest,
     ServiceView,
 };
+use ringmaster_core::ring::explain::Explanation;
 use ringmaster_core::{Generation, ServiceName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -112,6 +113,23 @@ impl Client {
     pub async fn delete(&self, name: &ServiceName) -> Result<Generation, ClientError> {
         let path = format!("/api/v1/services/{name}");
         self.json(self.request(Method::DELETE, &path)).await
+    }
+
+    /// Who owns which share of a service's keys.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn ring(&self, name: &ServiceName) -> Result<RingView, ClientError> {
+        self.get(&format!("/api/v1/services/{name}/ring")).await
+    }
+
+    /// Why a key goes where it goes, now.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn explain(&self, name: &ServiceName, key: &str) -> Result<Explanation, ClientError> {
+        let path = format!("/api/v1/services/{name}/explain");
+        self.json(self.request(Method::GET, &path).query(&[("key", key)])).await
     }
 
     /// The timeline after sequence number `since`.

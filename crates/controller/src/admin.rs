@@ -7,6 +7,7 @@
 mod error;
 mod guard;
 mod handlers;
+mod ring;
 
 use std::fmt;
 use std::sync::Arc;
@@ -91,6 +92,8 @@ fn router(state: AdminState, shutdown: CancellationToken) -> Router {
         .route("/services", get(handlers::services))
         .route("/services/{name}", get(handlers::service).delete(handlers::delete))
         .route("/services/{name}/scale", post(handlers::scale))
+        .route("/services/{name}/ring", get(ring::ring))
+        .route("/services/{name}/explain", get(ring::explain))
         .route("/apply", post(handlers::apply))
         .route("/events", get(handlers::events))
         .route("/watch", get(handlers::watch))

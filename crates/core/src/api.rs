@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::event::Event;
-use crate::ids::{Generation, ServiceName};
-use crate::spec::{GatewaySpec, ServiceSpec};
+use crate::ids::{Generation, Ordinal, ServiceName};
+use crate::ring::stats::Spread;
+use crate::ring::{Ring, Share};
+use crate::spec::{GatewaySpec, Policy, ServiceSpec};
 use crate::status::ServiceStatus;
 
 /// One file of an `apply`.
@@ -94,6 +96,60 @@ impl ApplyResponse {
     /// Whether anything changes.
     pub fn changes(&self) -> bool {
         self.gateway.is_some() || self.services.iter().any(|service| service.change != Change::Unchanged)
+    }
+}
+
+/// Who owns how much of a ring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RingView {
+    /// The policy.
+    pub policy: Policy,
+    /// How it places keys, in one line.
+    pub description: String,
+    /// Every member, by ordinal.
+    pub replicas: Vec<RingShare>,
+    /// The largest share by the mean one.
+    pub max_over_mean: f64,
+    /// The smallest share by the mean one.
+    pub min_over_mean: f64,
+    /// The standard deviation of the shares, which are fractions of 1.
+    pub stddev: f64,
+}
+
+/// One member's part of a ring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RingShare {
+    /// Its place.
+    pub ordinal: Ordinal,
+    /// The name that people use: `<service>-<ordinal>`.
+    pub name: String,
+    /// Slots or points that it owns; 0 where the policy has none.
+    pub slots: u64,
+    /// Its share of all keys, from 0 to 1.
+    pub share: f64,
+}
+
+impl RingView {
+    /// The view of a service's ring.
+    pub fn of(service: &ServiceName, ring: &Ring) -> RingView {
+        let shares = ring.shares();
+        let spread = Spread::of(&shares);
+        let replica = |share: Share| RingShare {
+            ordinal: share.ordinal,
+            name: format!("{service}-{}", share.ordinal),
+            slots: share.slots,
+            share: share.share,
+        };
+        RingView {
+            policy: ring.policy(),
+            description: ring.describe(),
+            replicas: shares.into_iter().map(replica).collect(),
+            max_over_mean: spread.max_over_mean,
+            min_over_mean: spread.min_over_mean,
+            stddev: spread.stddev,
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub mod stats;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use published::{Candidates, KeyHash, Moved, Ring, Unkeyed};
-pub use state::{RingError, RingMember, RingState};
+pub use state::{RingError, RingMember, RingState, fresh};
 
 use crate::ids::Ordinal;
 use slot_table::ORDINALS_MAX;

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ringmaster_core::ring::allocation::Allocation;
+use ringmaster_core::ring::{RingMember, fresh};
 use ringmaster_core::snapshot::{Endpoint, Report, ServiceRouting, Snapshot};
-use ringmaster_core::spec::{Balancing, HashOn, Resilience, RouteSpec};
+use ringmaster_core::spec::{Balancing, HashKeys, HashOn, Resilience, RouteSpec};
 use ringmaster_core::{Attempt, Generation, Ordinal, ReplicaName, ServiceName};
 use ringmaster_proxy::{Proxy, ProxyConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,8 +69,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn snapshot(origins: &[SocketAddr]) -> Result<Snapshot, Box<dyn std::error::Error>> {
     let name = ServiceName::new("web")?;
-    let mut allocation = Allocation::new(7);
-    allocation.rebalance(&(0..origins.len() as u16).map(|ordinal| (Ordinal(ordinal), 1)).collect());
+    let balancing = Balancing { hash_on: HashKeys(vec![HashOn::RequestId]), ..Balancing::default() };
+    let member =
+        |ordinal| RingMember { ordinal: Ordinal(ordinal), name: format!("web-{ordinal}"), weight: 1 };
+    let members: Vec<RingMember> = (0..origins.len() as u16).map(member).collect();
+    let ring = fresh(&balancing, 7, &members)?;
     let endpoint = |(ordinal, address): (u16, &SocketAddr)| {
         let replica = ReplicaName { service: name.clone(), ordinal: Ordinal(ordinal), attempt: Attempt(0) };
         (Ordinal(ordinal), Endpoint { replica, address: *address })
@@ -78,9 +81,9 @@ fn snapshot(origins: &[SocketAddr]) -> Result<Snapshot, Box<dyn std::error::Erro
     let routing = ServiceRouting {
         name: name.clone(),
         route: RouteSpec::default(),
-        balancing: Balancing { hash_on: Some(HashOn::RequestId), ..Balancing::default() },
+        balancing,
         resilience: Resilience::default(),
-        table: Arc::new(allocation.table()),
+        ring,
         endpoints: (0..).zip(origins).map(endpoint).collect(),
     };
     let services = BTreeMap::from([(name, Arc::new(routing))]);

@@ -72,6 +72,19 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  ringmaster logs web-1\n  ringmaster logs web-1 --previous --lines 20"
     )]
     Logs(Logs),
+    /// Show which replica owns which share of the keys.
+    #[command(after_help = "Examples:\n  ringmaster ring web\n  ringmaster ring -f manifests/assignment.yaml --replicas 6")]
+    Ring(RingOf),
+    /// Show why a key goes to its replica, who is passed over, and who comes next.
+    #[command(after_help = "Examples:\n  ringmaster explain web --key user-42\n  \
+                            ringmaster explain -f manifests/assignment.yaml --key 132574")]
+    Explain {
+        #[command(flatten)]
+        of: RingOf,
+        /// The key: what the service hashes, such as a user's name or a request id.
+        #[arg(long)]
+        key: String,
+    },
     /// Show what happened, and why.
     #[command(after_help = "Example:\n  ringmaster events -w")]
     Events {
@@ -265,6 +278,22 @@ pub(crate) struct Scale {
     /// How long to wait.
     #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
     pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RingOf {
+    /// A service of the daemon.
+    #[arg(required_unless_present = "file")]
+    pub(crate) service: Option<String>,
+    /// A manifest instead, without a daemon; `-` is standard input. The service is named where it has several.
+    #[arg(short, long, value_name = "FILE|-")]
+    pub(crate) file: Option<String>,
+    /// As if there were so many replicas (with --file).
+    #[arg(long, requires = "file")]
+    pub(crate) replicas: Option<u32>,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]

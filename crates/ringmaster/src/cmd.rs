@@ -6,6 +6,7 @@ mod describe;
 mod diff;
 mod events;
 mod get;
+mod ring;
 mod wait;
 
 use std::io::Read;
@@ -37,6 +38,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             runtime.block_on(ringmaster_replica::run(ringmaster_replica::Config::from_env()?))?;
         }
         Verb::Validate { files } => validate(&files)?,
+        Verb::Ring(of) if of.file.is_some() => ring::offline_shares(&of)?,
+        Verb::Explain { of, key } if of.file.is_some() => ring::offline_explanation(&of, &key)?,
         Verb::Schema => out(&serde_json::to_string_pretty(&manifest::json_schema())?)?,
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ringmaster", &mut std::io::stdout());
@@ -83,6 +86,8 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
                 .await?
                 .trim_end())?;
         }
+        Verb::Ring(of) => ring::shares(&client, &of).await?,
+        Verb::Explain { of, key } => ring::explanation(&client, &of, &key).await?,
         Verb::Events { watch, output } => events::run(&client, watch, output).await?,
         Verb::Kill { replica, signal } => {
             let signal = match signal {

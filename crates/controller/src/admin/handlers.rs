@@ -228,6 +228,8 @@ pub(super) async fn index() -> &'static str {
      GET    /api/v1/overview              everything at a glance\n\
      GET    /api/v1/services              all services; /services/NAME for one\n\
      POST   /api/v1/services/NAME/scale   {\"replicas\": 5}\n\
+     GET    /api/v1/services/NAME/ring     who owns which share of the keys\n\
+     GET    /api/v1/services/NAME/explain?key=K\n\
      DELETE /api/v1/services/NAME\n\
      POST   /api/v1/apply                 {\"files\": [{\"file\": \"-\", \"text\": \"...\"}]}\n\
      GET    /api/v1/events?since=N        the timeline\n\

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use ringmaster_core::spec::HashOn;
+use ringmaster_core::spec::{HashKeys, HashOn};
 
 use crate::client::Client;
 use crate::origin::Origin;
@@ -70,7 +70,7 @@ async fn requests_without_a_value_or_without_affinity_spread_evenly() {
     let origins = origins().await;
     let addresses: Vec<_> = origins.iter().map(|o| o.address).collect();
     let mut none = hashing(HashOn::Path, &addresses);
-    none.balancing.hash_on = None;
+    none.balancing.hash_on = HashKeys::default();
     for routing in
         [hashing(HashOn::RequestId, &addresses), hashing(HashOn::Cookie("sid".into()), &addresses), none]
     {

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmaster_core::ring::allocation::Allocation;
+use ringmaster_core::ring::{RingMember, fresh};
 use ringmaster_core::snapshot::{Endpoint, EndpointReport, Report, ServiceRouting, Snapshot};
-use ringmaster_core::spec::{Balancing, HashOn, Resilience, RouteSpec};
+use ringmaster_core::spec::{Balancing, HashKeys, HashOn, Resilience, RouteSpec};
 use ringmaster_core::{Attempt, Generation, Ordinal, ReplicaName, ServiceName};
 use ringmaster_proxy::{Proxy, ProxyConfig};
 use tokio::sync::watch;
