@@ -46,6 +46,7 @@ pub struct Share {
 }
 
 /// Hashes a key for the ring: XXH3-64 with the table's seed (its output is frozen on every platform).
+#[inline]
 pub fn hash_key(seed: u64, key: &[u8]) -> u64 {
     xxh3_64_with_seed(key, seed)
 }

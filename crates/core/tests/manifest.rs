@@ -12,7 +12,7 @@ use ringmaster_core::manifest::{
     self, DEPTH_MAX, DOCUMENTS_MAX, ERRORS_MAX, GatewayDocument, Manifest, ManifestErrors, NODES_MAX,
     ServiceDocument, Source,
 };
-use ringmaster_core::spec::{API_VERSION, HashOn, SecurityProfile};
+use ringmaster_core::spec::{API_VERSION, AssignmentSpec, Balancing, HashOn, Policy, SecurityProfile};
 
 const REPLICAS: &str = include_str!("../../../manifests/replicas.yaml");
 const TWO_SERVICES: &str = include_str!("../../../manifests/two-services.yaml");
@@ -80,6 +80,11 @@ fn errors_of_documents_read_as_written() {
 }
 
 #[test]
+fn errors_of_balancing_read_as_written() {
+    check("balancing.golden");
+}
+
+#[test]
 fn the_sample_says_what_beginners_need() {
     let manifest = parse(REPLICAS).unwrap_or_else(|errors| panic!("{errors}"));
     let web = &manifest.services.values().next().unwrap();
@@ -92,7 +97,7 @@ fn the_sample_says_what_beginners_need() {
     assert_eq!(spec.probes.readiness.failure_threshold, 2);
     assert_eq!(spec.probes.readiness.timeout.0, Duration::from_millis(250));
     assert_eq!(spec.probes.liveness.as_ref().unwrap().failure_threshold, 5);
-    assert_eq!(spec.balancing.hash_on, Some(HashOn::RequestId));
+    assert_eq!(spec.balancing.hash_on, HashOn::RequestId.into());
     assert_eq!(spec.route.hosts, ["*"]);
     let api = manifest.gateway.as_ref().unwrap().spec.assignment_api.as_ref().unwrap();
     assert_eq!(api.service.as_str(), "web");
@@ -195,7 +200,20 @@ spec:
     readiness: { tcpSocket: {}, period: 2m, timeout: 3h, failureThreshold: 9, successThreshold: 8 }
     liveness: { httpGet: { path: "/a?b=c" } }
   strategy: { drain: 0s, progressDeadline: 1ms, terminationGrace: 0s }
-  balancing: { policy: slot-table, hashOn: { header: X-User-Id } }
+  balancing:
+    policy: assignment
+    hashOn: [{ header: X-User-Id }, { query: user }, requestId]
+    boundedLoad: 1.25
+    slowStart: 30s
+    assignment:
+      slots: 1024
+      virtualServers: 10
+      requestHash: i*7 % 1021
+      virtualServerHash: "(i + j) ^ 2"
+      probing: quadratic-cumulative
+      firstVirtual: 1
+      successor: strict
+      onCollision: drop
   resilience: { retries: 0, connectTimeout: 1ms, responseTimeout: 1h }
   route: { hosts: [a.example, "B.example."], pathPrefix: /a/ }
 "#;
@@ -208,6 +226,8 @@ fn the_way_to_write_a_choice_is_the_way_it_is_printed() {
         (HashOn::ClientIp, "clientIp"),
         (HashOn::Header("X-User".into()), "{ header: X-User }"),
         (HashOn::Cookie("s".into()), "{ cookie: s }"),
+        (HashOn::SetCookie("s".into()), "{ setCookie: s }"),
+        (HashOn::Path, "[path]"),
         (HashOn::Query("q".into()), "{ query: q }"),
     ] {
         let service = format!(
@@ -215,8 +235,39 @@ fn the_way_to_write_a_choice_is_the_way_it_is_printed() {
              balancing: {{ hashOn: {text} }}\n"
         );
         let manifest = parse(&service).unwrap_or_else(|errors| panic!("{errors}"));
-        assert_eq!(manifest.services.values().next().unwrap().spec.balancing.hash_on, Some(hash_on));
+        assert_eq!(manifest.services.values().next().unwrap().spec.balancing.hash_on, hash_on.into());
     }
+}
+
+#[test]
+fn every_policy_is_written_as_it_is_named() {
+    for policy in Policy::ALL {
+        let service = format!(
+            "apiVersion: ringmaster/v1\nkind: Service\nmetadata: {{ name: web }}\nspec:\n  template: {{ image: x }}\n  \
+             balancing: {{ policy: {policy} }}\n"
+        );
+        let manifest = parse(&service).unwrap_or_else(|errors| panic!("{errors}"));
+        let balancing = &manifest.services.values().next().unwrap().spec.balancing;
+        assert_eq!(balancing.policy, policy);
+        let hashes_id = balancing.hash_on.under(policy) == [HashOn::RequestId];
+        assert_eq!(hashes_id, policy == Policy::Assignment, "{policy}");
+    }
+}
+
+#[test]
+fn a_request_hash_that_reaches_few_slots_is_worth_a_warning() {
+    let with = |request_hash: &str| Balancing {
+        policy: Policy::Assignment,
+        assignment: Some(AssignmentSpec {
+            request_hash: Some(request_hash.to_owned()),
+            ..AssignmentSpec::default()
+        }),
+        ..Balancing::default()
+    };
+    let own = manifest::balancing_warnings(&with("i^2 + 2*i + 17"));
+    assert_eq!(own, ["H reaches 87 of 512 slots, which spread requests as 57 equal ones would"]);
+    assert!(manifest::balancing_warnings(&with("7*i")).is_empty());
+    assert!(manifest::balancing_warnings(&Balancing::default()).is_empty());
 }
 
 #[test]

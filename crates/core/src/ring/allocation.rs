@@ -31,6 +31,13 @@ struct Quota {
     remainder: u128,
 }
 
+impl Quota {
+    /// Who gets a ceiling before whom.
+    fn rank(&self) -> (bool, bool, u128, Ordinal) {
+        (self.remainder == 0, self.current <= self.floor, u128::MAX - self.remainder, self.ordinal)
+    }
+}
+
 impl Allocation {
     /// An allocation over no members.
     pub fn new(seed: u64) -> Allocation {
@@ -122,7 +129,7 @@ impl Allocation {
     fn quotas(&self, weights: &BTreeMap<Ordinal, u32>) -> BTreeMap<Ordinal, usize> {
         let total: u128 = weights.values().map(|w| u128::from(*w)).sum();
         let slots = 1_u128 << self.bits;
-        let mut quotas: Vec<Quota> = weights
+        let quotas: Vec<Quota> = weights
             .iter()
             .map(|(ordinal, weight)| {
                 let exact = slots * u128::from(*weight);
@@ -135,8 +142,12 @@ impl Allocation {
             })
             .collect();
         let spare = (1_usize << self.bits).saturating_sub(quotas.iter().map(|q| q.floor).sum());
-        quotas.sort_by_key(|q| (q.remainder == 0, q.current <= q.floor, u128::MAX - q.remainder, q.ordinal));
-        quotas.iter().enumerate().map(|(i, q)| (q.ordinal, q.floor + usize::from(i < spare))).collect()
+        let mut ranks: Vec<_> = quotas.iter().map(Quota::rank).collect();
+        // The last rank that gets a ceiling; no two are equal. Without members all slots are spare.
+        let last = spare.checked_sub(1).filter(|last| *last < ranks.len());
+        let last = last.map(|last| *ranks.select_nth_unstable(last).1);
+        let ceiling = |q: &Quota| usize::from(last.is_some_and(|last| q.rank() <= last));
+        quotas.iter().map(|q| (q.ordinal, q.floor + ceiling(q))).collect()
     }
 
     /// Pops what members hold beyond their quota; a member without a quota gives up all. The slots of members

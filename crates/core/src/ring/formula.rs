@@ -22,6 +22,7 @@
 //! [`super::assignment`], which evaluates it for all of them before it is used.
 
 mod parse;
+mod polynomial;
 mod program;
 
 use std::fmt;
@@ -200,13 +201,16 @@ impl Formula {
     pub fn value(&self, i: u64, j: Option<u32>) -> Result<i128, FormulaError> {
         let (i_wide, j_wide) = (i128::from(i), i128::from(j.unwrap_or(0)));
         self.program.run(i_wide, j_wide).map_err(|(failure, offset)| FormulaError {
-            offset,
+            offset: usize::from(offset),
             kind: FormulaErrorKind::NoValue { failure, i, j },
         })
     }
 
     /// The value modulo `modulus` (at least 1, at most 2^32), in `0..modulus`; none where there is no value.
     pub fn modulo(&self, i: u64, j: u32, modulus: u32) -> Option<u32> {
+        if let Some(rest) = self.program.polynomial().and_then(|polynomial| polynomial.modulo(i, modulus)) {
+            return Some(rest);
+        }
         // Nearly all formulas stay within 64 bits, where a division costs a fifth; those that leave them are
         // computed again in 128.
         if let Ok(small) = i64::try_from(i)

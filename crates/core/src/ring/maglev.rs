@@ -75,16 +75,19 @@ impl Maglev {
     }
 
     /// The hash of a key.
+    #[inline]
     pub fn hash(key: &[u8]) -> u64 {
         hash_key(KEY_SEED, key)
     }
 
     /// The slot of a hash.
+    #[inline]
     pub fn slot(hash: u64) -> usize {
         (hash % SLOTS as u64) as usize
     }
 
     /// The owner of the slot that a hash falls into.
+    #[inline]
     pub fn owner(&self, hash: u64) -> Option<Ordinal> {
         self.slots.get(Maglev::slot(hash)).map(|owner| Ordinal(*owner))
     }

@@ -125,7 +125,7 @@ impl Ring {
     pub fn owner(&self, hash: KeyHash) -> Option<Ordinal> {
         match self {
             Ring::SlotTable(table) => table.owner(hash.0),
-            Ring::Assignment(ring) => ring.candidates(hash.0 as usize).next(),
+            Ring::Assignment(ring) => ring.owner(hash.0 as usize),
             Ring::Maglev(table) => table.owner(hash.0),
             Ring::Ketama(ring) => ring.owner(hash.0 as u32),
             Ring::Rendezvous(drawing) => drawing.owner(hash.0),

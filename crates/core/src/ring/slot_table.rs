@@ -70,16 +70,19 @@ impl SlotTable {
     }
 
     /// The hash of a key under this table's seed.
+    #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
         hash_key(self.seed, key)
     }
 
     /// The slot of a hash: its top bits.
+    #[inline]
     pub fn slot(&self, hash: u64) -> usize {
         (hash >> (64 - u32::from(self.bits))) as usize
     }
 
     /// The owner of the slot that a hash falls into.
+    #[inline]
     pub fn owner(&self, hash: u64) -> Option<Ordinal> {
         self.slots.get(self.slot(hash)).map(|&owner| Ordinal(owner))
     }

@@ -23,7 +23,7 @@ impl Spread {
     pub fn of_values(values: impl Iterator<Item = f64> + Clone) -> Spread {
         let count = values.clone().count() as f64;
         let mean = values.clone().sum::<f64>() / count;
-        if !(mean > 0.0) {
+        if mean.is_nan() || mean <= 0.0 {
             return Spread::default();
         }
         let variance = values.clone().map(|value| (value - mean).powi(2)).sum::<f64>() / count;

@@ -27,8 +27,14 @@ pub struct AssignmentRules {
 
 #[derive(Debug)]
 enum Hashing {
-    Formulas { request: Formula, virtual_server: Formula },
+    Formulas(Box<Formulas>),
     Sha256,
+}
+
+#[derive(Debug)]
+struct Formulas {
+    request: Formula,
+    virtual_server: Formula,
 }
 
 impl PartialEq for AssignmentRules {
@@ -58,7 +64,10 @@ impl AssignmentRules {
             return Err(AssignmentError::FirstVirtual(spec.first_virtual));
         }
         let (hashing, requests_by_slot) = match spec.hash {
-            AssignmentHash::Formula => formulas(spec)?,
+            AssignmentHash::Formula => {
+                let (hashing, counts) = formulas(spec)?;
+                (hashing, OnceLock::from(counts))
+            }
             AssignmentHash::Sha256 => {
                 let unused =
                     [("requestHash", &spec.request_hash), ("virtualServerHash", &spec.virtual_server_hash)];
@@ -97,7 +106,7 @@ impl AssignmentRules {
     /// `H(i) mod M`; none where H has no value, which only happens beyond six digits.
     pub fn request_slot(&self, i: u64) -> Option<usize> {
         match &self.hashing {
-            Hashing::Formulas { request, .. } => request.modulo(i, 0, self.spec.slots).map(|s| s as usize),
+            Hashing::Formulas(formulas) => formulas.request.modulo(i, 0, self.spec.slots).map(|s| s as usize),
             Hashing::Sha256 => Some(sha256_modulo(self.spec.slots, format_args!("{i}"))),
         }
     }
@@ -105,9 +114,10 @@ impl AssignmentRules {
     /// H(i) as text: the value of the formula, or the digest in hexadecimal.
     pub fn request_hash_text(&self, i: u64) -> String {
         match &self.hashing {
-            Hashing::Formulas { request, .. } => {
-                request.value(i, None).map_or_else(|error| error.to_string(), |value| value.to_string())
-            }
+            Hashing::Formulas(formulas) => formulas
+                .request
+                .value(i, None)
+                .map_or_else(|error| error.to_string(), |value| value.to_string()),
             Hashing::Sha256 => {
                 let digest = Sha256::digest(i.to_string());
                 digest.iter().fold(String::with_capacity(64), |mut text, byte| {
@@ -160,8 +170,8 @@ impl AssignmentRules {
     fn virtual_server_slot(&self, server: Ordinal, j: u32) -> usize {
         let i = server.server_id();
         match &self.hashing {
-            Hashing::Formulas { virtual_server, .. } => {
-                let slot = virtual_server.modulo(u64::from(i), j, self.spec.slots);
+            Hashing::Formulas(formulas) => {
+                let slot = formulas.virtual_server.modulo(u64::from(i), j, self.spec.slots);
                 slot.expect("every virtual server has a slot: the rules have checked it") as usize
             }
             Hashing::Sha256 => sha256_modulo(self.spec.slots, format_args!("{i}-{j}")),
@@ -188,15 +198,15 @@ impl AssignmentRules {
     }
 }
 
-/// Parses both formulas and evaluates them wherever they may be asked for a value.
-fn formulas(spec: &AssignmentSpec) -> Result<(Hashing, OnceLock<Box<[u32]>>), AssignmentError> {
+/// Parses both formulas and evaluates them wherever they may be asked for a value; counts the requests by slot.
+fn formulas(spec: &AssignmentSpec) -> Result<(Hashing, Box<[u32]>), AssignmentError> {
     let names = Names { slots: spec.slots, virtual_servers: spec.virtual_servers, with_j: false };
     let request = Formula::parse(spec.request_hash(), names).map_err(AssignmentError::RequestHash)?;
     let virtual_server = Formula::parse(spec.virtual_server_hash(), Names { with_j: true, ..names })
         .map_err(AssignmentError::VirtualServerHash)?;
     check_virtual_servers(&virtual_server, spec)?;
     let counts = count_requests(&request, spec.slots).map_err(AssignmentError::RequestHash)?;
-    Ok((Hashing::Formulas { request, virtual_server }, OnceLock::from(counts)))
+    Ok((Hashing::Formulas(Box::new(Formulas { request, virtual_server })), counts))
 }
 
 /// Evaluates H for every number that may need it: the requests, and smaller ones that people type.

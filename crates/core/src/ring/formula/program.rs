@@ -3,13 +3,15 @@
 //! Registers hold `i`, `j`, the numbers, and then one result per operator. Equal operators on equal registers
 //! share a result, and operators on numbers alone are computed while parsing.
 
+use super::polynomial::Polynomial;
 use super::{Failure, REGISTERS_MAX};
 
 /// The registers of the variables.
 const I: u8 = 0;
 const J: u8 = 1;
-/// Programs of up to this many registers, which are nearly all, run in a frame of this size.
-const SMALL_FRAME: usize = 16;
+/// Programs of up to so many registers run in frames of that size: a frame is filled anew for every run.
+const SMALL_FRAME: usize = 8;
+const MEDIUM_FRAME: usize = 16;
 
 /// An operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,8 @@ enum Register {
 /// A program that is being built.
 pub(super) struct Builder {
     registers: Vec<Register>,
+    /// What each register is as a polynomial, if it is one.
+    polynomials: Vec<Option<Polynomial>>,
     steps: Vec<Step>,
 }
 
@@ -62,6 +66,7 @@ pub(super) struct Program {
     start_small: Option<Box<[i64; REGISTERS_MAX]>>,
     registers: usize,
     value: u8,
+    polynomial: Option<Polynomial>,
 }
 
 /// There are too many registers.
@@ -83,7 +88,8 @@ impl From<Full> for Refused {
 
 impl Builder {
     pub(super) fn new() -> Builder {
-        Builder { registers: vec![Register::Variable; 2], steps: Vec::new() }
+        let polynomials = vec![Some(Polynomial::I), None];
+        Builder { registers: vec![Register::Variable; 2], polynomials, steps: Vec::new() }
     }
 
     pub(super) fn i(&self) -> u8 {
@@ -105,6 +111,11 @@ impl Builder {
             let value = apply(code, a, b).map_err(Refused::NeverAValue)?;
             return Ok(self.number(value)?);
         }
+        // The commonest power is worth a product: the same values, and the same overflow.
+        let (code, right) = match (code, self.registers[usize::from(right)]) {
+            (Code::Power, Register::Number(2)) => (Code::Multiply, left),
+            _ => (code, right),
+        };
         let (result, is_new) = self.register(Register::Result(code, left, right))?;
         if is_new {
             // The text is limited to fewer bytes than a u16 counts.
@@ -122,11 +133,22 @@ impl Builder {
         if self.registers.len() == REGISTERS_MAX {
             return Err(Full);
         }
+        let of = |register: u8| self.polynomials[usize::from(register)];
+        let polynomial = match content {
+            Register::Number(number) => Polynomial::number(number),
+            Register::Result(code, left, right) => match (of(left), of(right)) {
+                (Some(left), Some(right)) => Polynomial::operator(code, left, right),
+                _ => None,
+            },
+            Register::Variable => None,
+        };
         self.registers.push(content);
+        self.polynomials.push(polynomial);
         Ok((self.registers.len() as u8 - 1, true))
     }
 
     pub(super) fn finish(self, value: u8) -> Program {
+        let polynomial = self.polynomials[usize::from(value)];
         let mut start = Box::new([0_i128; REGISTERS_MAX]);
         let mut start_small = Some(Box::new([0_i64; REGISTERS_MAX]));
         for (index, register) in self.registers.iter().enumerate() {
@@ -137,24 +159,39 @@ impl Builder {
                 _ => start_small = None,
             }
         }
-        Program { steps: self.steps.into(), start, start_small, registers: self.registers.len(), value }
+        Program {
+            steps: self.steps.into(),
+            start,
+            start_small,
+            registers: self.registers.len(),
+            value,
+            polynomial,
+        }
     }
 }
 
 impl Program {
     /// The value, exactly; or why there is none, and where.
-    pub(super) fn run(&self, i: i128, j: i128) -> Result<i128, (Failure, usize)> {
+    pub(super) fn run(&self, i: i128, j: i128) -> Result<i128, (Failure, u16)> {
         self.run_in::<i128, REGISTERS_MAX>(&self.start, i, j)
+    }
+
+    /// The value as a polynomial, if it is one.
+    pub(super) fn polynomial(&self) -> Option<&Polynomial> {
+        self.polynomial.as_ref()
     }
 
     /// The value, if it and all on the way to it fit into 64 bits.
     pub(super) fn run_small(&self, i: i64, j: i64) -> Option<i64> {
         let start = self.start_small.as_deref()?;
-        if self.registers <= SMALL_FRAME {
-            self.run_in::<i64, SMALL_FRAME>(start, i, j).ok()
+        let value = if self.registers <= SMALL_FRAME {
+            self.run_in::<i64, SMALL_FRAME>(start, i, j)
+        } else if self.registers <= MEDIUM_FRAME {
+            self.run_in::<i64, MEDIUM_FRAME>(start, i, j)
         } else {
-            self.run_in::<i64, REGISTERS_MAX>(start, i, j).ok()
-        }
+            self.run_in::<i64, REGISTERS_MAX>(start, i, j)
+        };
+        value.ok()
     }
 
     /// Runs in a frame of `N` registers, a power of two that is not below `self.registers`.
@@ -164,7 +201,7 @@ impl Program {
         start: &[T; REGISTERS_MAX],
         i: T,
         j: T,
-    ) -> Result<T, (Failure, usize)> {
+    ) -> Result<T, (Failure, u16)> {
         let mut registers = [T::default(); N];
         registers.copy_from_slice(&start[..N]);
         registers[usize::from(I)] = i;
@@ -173,8 +210,7 @@ impl Program {
         for step in &self.steps {
             let (left, right) =
                 (registers[usize::from(step.left) % N], registers[usize::from(step.right) % N]);
-            let result =
-                apply(step.code, left, right).map_err(|failure| (failure, usize::from(step.offset)))?;
+            let result = apply(step.code, left, right).map_err(|failure| (failure, step.offset))?;
             registers[usize::from(step.result) % N] = result;
         }
         Ok(registers[usize::from(self.value) % N])
@@ -274,7 +310,6 @@ macro_rules! word {
 
             fn power(self, exponent: Self) -> Result<Self, Failure> {
                 match exponent {
-                    2 => self.checked_mul(self).ok_or(Failure::Overflow),
                     0.. => match u32::try_from(exponent) {
                         Ok(exponent) => self.checked_pow(exponent).ok_or(Failure::Overflow),
                         // No other number has powers that high; of these, only evenness counts.
