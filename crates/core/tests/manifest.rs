@@ -204,7 +204,6 @@ spec:
     policy: assignment
     hashOn: [{ header: X-User-Id }, { query: user }, requestId]
     boundedLoad: 1.25
-    slowStart: 30s
     assignment:
       slots: 1024
       virtualServers: 10
@@ -226,7 +225,6 @@ fn the_way_to_write_a_choice_is_the_way_it_is_printed() {
         (HashOn::ClientIp, "clientIp"),
         (HashOn::Header("X-User".into()), "{ header: X-User }"),
         (HashOn::Cookie("s".into()), "{ cookie: s }"),
-        (HashOn::SetCookie("s".into()), "{ setCookie: s }"),
         (HashOn::Path, "[path]"),
         (HashOn::Query("q".into()), "{ query: q }"),
     ] {

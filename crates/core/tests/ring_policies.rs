@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use pingora_ketama::{Bucket, Continuum};
 use proptest::prelude::*;
 use ringmaster_core::Ordinal;
 use ringmaster_core::quantity::Factor;
-use ringmaster_core::ring::bounded::{cap, has_room, keeps};
+use ringmaster_core::ring::bounded::{cap, has_room};
 use ringmaster_core::ring::explain::{Explanation, SkipReason, choose};
 use ringmaster_core::ring::select::{Load, Turns, least_request, power_of_two};
 use ringmaster_core::ring::state::{RestoreError, fresh};
@@ -423,22 +422,6 @@ fn the_bound_holds_under_skew_and_keeps_affinity() {
         (f64::from(probes) / f64::from(requests), f64::from(at_home) / f64::from(requests));
     println!("boundedLoad 1.25, Zipf 1.1: {probes:.3} probes, affinity {affinity:.3}");
     assert!(probes <= 1.35 && affinity >= 0.77, "{probes:.3} probes, affinity {affinity:.3}");
-}
-
-#[test]
-fn slow_start_lends_keys_out_and_takes_each_back_once() {
-    let duration = Duration::from_secs(30);
-    let hashes: Vec<u64> = (0..20_000).map(|k| rehash(99, k + 1)).collect();
-    let mut before = vec![false; hashes.len()];
-    for second in 0..=30_u64 {
-        let now: Vec<bool> =
-            hashes.iter().map(|hash| keeps(*hash, Duration::from_secs(second), duration)).collect();
-        assert!(before.iter().zip(&now).all(|(before, now)| !before || *now), "a key that came home stays");
-        let share = now.iter().filter(|kept| **kept).count() as f64 / hashes.len() as f64;
-        assert!((share - second as f64 / 30.0).abs() < 0.012, "{share} after {second} s");
-        before = now;
-    }
-    assert!(keeps(1, Duration::ZERO, Duration::ZERO));
 }
 
 proptest! {
