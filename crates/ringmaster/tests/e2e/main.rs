@@ -14,6 +14,7 @@ mod figures;
 mod hands;
 mod input;
 mod load;
+mod policies;
 mod probes;
 mod restart;
 mod straight_line;
