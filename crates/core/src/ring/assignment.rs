@@ -6,8 +6,8 @@
 //!
 //! The ring is state. Members are added one completely before the next, in ascending order, and removed in
 //! place, so which slots a member got depends on who was there before it: the same members can lie differently
-//! after another history. That is the assignment's rule, not a choice of ours; [`Assignment::encode`] keeps it
-//! across restarts.
+//! after another history. That is the assignment's rule, not a choice of ours; the ring's
+//! state is persisted, so a restart keeps it.
 //!
 //! A key that is a decimal number is its own `i`. Any other key, and a number for which H has no value because
 //! it is beyond six digits, takes six digits of its XXH3-64 (seed 0): `100000 + hash mod 900000`.
