@@ -20,7 +20,7 @@ use futures_util::future::join_all;
 use ringmaster_core::observed::{ReplicaState, RuntimeReplica};
 use ringmaster_docker::testing::{Cleanup, engine_or_skip, unique_name};
 use ringmaster_docker::{DockerConfig, DockerRuntime};
-use ringmaster_runtime::{ErrorKind, Runtime, Wake, labels};
+use ringmaster_runtime::{ErrorKind, Runtime, Signal, Wake, labels};
 use serde_json::json;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -325,7 +325,8 @@ async fn events_tell_of_an_engine_that_goes_away_and_comes_back() {
     assert_eq!(runtime.list().await.unwrap_err().kind, ErrorKind::Unreachable);
     let _relay = self::relay(&path);
     assert_eq!(next().await, Wake::Reconnected);
-    bench.fixture.started(&bench.runtime, 0).await;
+    let replica = bench.fixture.started(&bench.runtime, 0).await;
+    bench.runtime.signal(&replica.id, Signal::Kill).await.unwrap();
     assert_eq!(next().await, Wake::Changed);
     assert_eq!(runtime.list().await.unwrap().len(), 1);
 }
