@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use reqwest::{Method, StatusCode};
 use ringmaster_core::api::{
-    ApplyRequest, ApplyResponse, DaemonInfo, ErrorBody, EventList, FaultRequest, Overview, RingView, ScaleRequest,
-    ServiceView,
+    ApplyRequest, ApplyResponse, DaemonInfo, ErrorBody, EventList, FaultRequest, Overview, RingView,
+    ScaleRequest, ServiceView,
 };
 use ringmaster_core::ring::explain::Explanation;
 use ringmaster_core::{Generation, ServiceName};

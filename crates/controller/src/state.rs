@@ -186,13 +186,10 @@ impl StateDir {
         let mut rings = BTreeMap::new();
         for (name, service) in &revision.services {
             let path = self.ring_path(name, &service.ring);
-            match fs::read(&path)
-                .map_err(|e| e.to_string())
-                .and_then(|bytes| {
-                    let members = ring_members(name, &service.members);
-                    RingState::decode(&bytes, &service.spec.balancing, &members).map_err(|e| e.to_string())
-                })
-            {
+            match fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| {
+                let members = ring_members(name, &service.members);
+                RingState::decode(&bytes, &service.spec.balancing, &members).map_err(|e| e.to_string())
+            }) {
                 Ok(ring) => {
                     rings.insert(name.clone(), ring);
                 }

@@ -145,7 +145,7 @@ mod tests {
     fn key(hash_on: HashOn, request: http::request::Builder) -> Option<Vec<u8>> {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let client = IpAddr::from([10, 0, 0, 7]);
-        let key = KeySource::new(Some(&hash_on)).key(&parts, client, &Random::new());
+        let key = KeySource::new(&hash_on).key(&parts, client, &Random::new());
         key.map(|key| key.as_bytes().to_vec())
     }
 

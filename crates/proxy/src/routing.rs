@@ -3,8 +3,8 @@
 //! Built anew from each snapshot and swapped as a whole. An endpoint that is in both keeps its pool; one that is
 //! left out closes its idle connections.
 
-use std::cell::RefCell;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;

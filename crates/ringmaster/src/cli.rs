@@ -73,7 +73,9 @@ pub(crate) enum Verb {
     )]
     Logs(Logs),
     /// Show which replica owns which share of the keys.
-    #[command(after_help = "Examples:\n  ringmaster ring web\n  ringmaster ring -f manifests/assignment.yaml --replicas 6")]
+    #[command(
+        after_help = "Examples:\n  ringmaster ring web\n  ringmaster ring -f manifests/assignment.yaml --replicas 6"
+    )]
     Ring(RingOf),
     /// Show why a key goes to its replica, who is passed over, and who comes next.
     #[command(after_help = "Examples:\n  ringmaster explain web --key user-42\n  \

@@ -13,7 +13,10 @@ use super::AdminState;
 use super::error::Refusal;
 use crate::store::StoreError;
 
-pub(super) async fn ring(State(state): State<AdminState>, Path(name): Path<String>) -> Result<Json<RingView>, Refusal> {
+pub(super) async fn ring(
+    State(state): State<AdminState>,
+    Path(name): Path<String>,
+) -> Result<Json<RingView>, Refusal> {
     let (name, service) = find(&state, name)?;
     Ok(Json(RingView::of(&name, &service.ring)))
 }

@@ -8,8 +8,8 @@ use ringmaster_core::ring::stats::Spread;
 use ringmaster_core::spec::ServiceSpec;
 
 use super::{
-    Change, DesiredService, Draft, Generation, Member, RingState, ServiceChange, ServiceName, StoreError, members,
-    ring_members,
+    Change, DesiredService, Draft, Generation, Member, RingState, ServiceChange, ServiceName, StoreError,
+    members, ring_members,
 };
 
 impl Draft {

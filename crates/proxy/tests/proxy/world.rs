@@ -34,7 +34,8 @@ pub(crate) fn replica(service: &str, ordinal: u16, attempt: u32) -> ReplicaName 
 
 /// The members that a ring is made of.
 pub(crate) fn ring_members(count: u16) -> Vec<RingMember> {
-    let member = |ordinal| RingMember { ordinal: Ordinal(ordinal), name: format!("web-{ordinal}"), weight: 1 };
+    let member =
+        |ordinal| RingMember { ordinal: Ordinal(ordinal), name: format!("web-{ordinal}"), weight: 1 };
     (0..count).map(member).collect()
 }
 
@@ -66,12 +67,7 @@ pub(crate) fn hashing(hash_on: HashOn, endpoints: &[SocketAddr]) -> ServiceRouti
 /// The first key (as decimal text) whose candidates begin with these ordinals.
 pub(crate) fn key_for(routing: &ServiceRouting, ordinals: &[u16]) -> String {
     let begins = |key: &String| {
-        routing
-            .ring
-            .candidates(key.as_bytes())
-            .map(|o| o.0)
-            .take(ordinals.len())
-            .eq(ordinals.iter().copied())
+        routing.ring.candidates(key.as_bytes()).map(|o| o.0).take(ordinals.len()).eq(ordinals.iter().copied())
     };
     (0..).map(|n: u32| n.to_string()).find(begins).unwrap()
 }

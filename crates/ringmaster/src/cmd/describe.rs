@@ -19,7 +19,8 @@ pub(super) async fn run(client: &Client, name: &ServiceName) -> anyhow::Result<(
         spec.template.image.clone().or_else(|| spec.template.process.as_ref().map(|p| p.command.join(" ")));
     let balancing = &spec.balancing;
     let keys = balancing.hash_on.under(balancing.policy);
-    let hash_on = (balancing.policy.hashes() && !keys.is_empty()).then(|| serde_json::to_string(keys)).transpose()?;
+    let hash_on =
+        (balancing.policy.hashes() && !keys.is_empty()).then(|| serde_json::to_string(keys)).transpose()?;
     out(&format!("Name:         {name}"))?;
     out(&format!("Generation:   {}", service.generation))?;
     out(&format!("Runs:         {}", what.unwrap_or_default()))?;

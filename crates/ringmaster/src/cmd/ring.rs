@@ -84,7 +84,9 @@ fn print_explanation(service: &ServiceName, explanation: &Explanation, output: O
     if print_as_data(explanation, output)? {
         return Ok(());
     }
-    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none: this policy does not hash".to_owned());
+    let text = |value: &Option<String>| {
+        value.clone().unwrap_or_else(|| "none: this policy does not hash".to_owned())
+    };
     let replica = |ordinal| format!("{service}-{ordinal}");
     out(&format!("key         {}", explanation.key))?;
     out(&format!("hash        {}", text(&explanation.hash)))?;

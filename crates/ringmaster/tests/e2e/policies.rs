@@ -19,22 +19,31 @@ async fn requests_go_where_explain_says_under_every_policy_that_hashes() {
     let mut daemon = Daemon::start(On::Process).await;
     let client = reqwest::Client::new();
     for policy in HASHING {
-        let balancing = format!("  balancing: {{ policy: {policy}, hashOn: [{{ header: X-Absent }}, requestId] }}\n");
+        let balancing =
+            format!("  balancing: {{ policy: {policy}, hashOn: [{{ header: X-Absent }}, requestId] }}\n");
         daemon.apply_and_converge("web", &daemon.manifest("web", 4, &balancing)).await;
         let mut owners = BTreeMap::new();
         for key in (100_000..999_999).step_by(4_513) {
-            let explained = daemon.client.explain(&daemon.web.parse().unwrap(), &key.to_string()).await.unwrap();
+            let explained =
+                daemon.client.explain(&daemon.web.parse().unwrap(), &key.to_string()).await.unwrap();
             let owner = explained.owner.unwrap();
             let body = answer(&daemon, &client, key).await;
-            assert!(body.contains(&format!("Server: {}\"", owner.server_id())), "{policy}: {key} of {owner}: {body}");
+            assert!(
+                body.contains(&format!("Server: {}\"", owner.server_id())),
+                "{policy}: {key} of {owner}: {body}"
+            );
             assert_eq!(explained.candidates.len(), 4, "{policy}: {explained:?}");
             *owners.entry(owner).or_insert(0) += 1;
         }
         assert_eq!(owners.len(), 4, "{policy}: {owners:?}");
     }
     // The assignment's ring depends on how it came to be: it is kept, not made anew.
-    daemon.apply_and_converge("web", &daemon.manifest("web", 2, "  balancing: { policy: assignment }\n")).await;
-    daemon.apply_and_converge("web", &daemon.manifest("web", 5, "  balancing: { policy: assignment }\n")).await;
+    daemon
+        .apply_and_converge("web", &daemon.manifest("web", 2, "  balancing: { policy: assignment }\n"))
+        .await;
+    daemon
+        .apply_and_converge("web", &daemon.manifest("web", 5, "  balancing: { policy: assignment }\n"))
+        .await;
     let ring = |view: RingView| view.replicas.iter().map(|r| (r.ordinal, r.slots)).collect::<Vec<_>>();
     let before = ring(daemon.client.ring(&daemon.web.parse().unwrap()).await.unwrap());
     daemon.end(rustix::process::Signal::KILL).await;
@@ -49,14 +58,19 @@ async fn policies_that_do_not_hash_spread_requests_evenly() {
     for (policy, tolerance) in [("round-robin", 1), ("least-request", 1), ("p2c", 30)] {
         // A new template gives new replicas, whose counts begin at nothing.
         let changed = format!("  balancing: {{ policy: {policy} }}\n");
-        let manifest = daemon.manifest("web", 3, &changed).replace("    resources:", &format!("    env: {{ ROUND: {policy} }}\n    resources:"));
+        let manifest = daemon
+            .manifest("web", 3, &changed)
+            .replace("    resources:", &format!("    env: {{ ROUND: {policy} }}\n    resources:"));
         daemon.apply_and_converge("web", &manifest).await;
         let mut counts: BTreeMap<String, i32> = BTreeMap::new();
         let client = reqwest::Client::new();
         for key in 0..300 {
             *counts.entry(answer(&daemon, &client, key).await).or_default() += 1;
         }
-        assert!(counts.len() == 3 && counts.values().all(|count| (count - 100).abs() <= tolerance), "{policy}: {counts:?}");
+        assert!(
+            counts.len() == 3 && counts.values().all(|count| (count - 100).abs() <= tolerance),
+            "{policy}: {counts:?}"
+        );
     }
 }
 
