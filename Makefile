@@ -133,7 +133,8 @@ deps: ## Look for what the tests use; install it with apt when root on Debian or
 	fi
 
 .PHONY: sim bench soak a1 a2 a3 a4 report
-bench: ## Print the figures: start, scale, failover, idle cost, on the real engine
+bench: ## Print the figures: the ring beside its peers; start, scale, failover, idle cost on the real engine
+	@cargo bench --locked -p ringmaster-core --bench ring -- table
 	@cargo build --release --locked -p ringmaster-replica
 	@RINGMASTER_REQUIRE_ENGINE=1 cargo test --release --locked -p ringmaster --test e2e figures -- --nocapture --test-threads=1
 

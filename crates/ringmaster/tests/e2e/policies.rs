@@ -89,6 +89,8 @@ async fn the_assignment_can_be_looked_at_without_a_daemon() {
     assert!(out.contains("H reaches 87 of 512 slots") && out.contains("max/mean 2.5312"), "{out}");
     let (code, out, err) = cli(nobody, &["explain", "-f", file, "--key", "132574"]).await;
     assert!(code == Some(0) && out.contains("owner") && out.contains("then"), "{out}{err}");
+    let (code, out, _) = cli(nobody, &["validate", "-f", file]).await;
+    assert!(code == Some(0) && out.contains("warning") && out.contains("87 of 512"), "{out}");
     // A changed formula changes the ring.
     let folder = tempfile::tempdir().unwrap();
     let edited = folder.path().join("edited.yaml");
