@@ -103,6 +103,11 @@ impl Shared {
         })
     }
 
+    /// The counters of a service that is published.
+    pub(crate) fn service_stats(&self, service: &ServiceName) -> Option<Arc<ServiceStats>> {
+        self.with_latest(|registry, _| registry.services.get(service).map(|entry| Arc::clone(&entry.stats)))
+    }
+
     pub(crate) fn listeners(&self) -> MutexGuard<'_, Vec<ListenerStatus>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,5 +17,6 @@ mod load;
 mod policies;
 mod probes;
 mod restart;
+mod ring_changes;
 mod straight_line;
 mod watching;
