@@ -124,7 +124,7 @@ async fn a_new_replica_starts_slowly_and_its_replacement_does_not_begin_again() 
             .until("web", "replaced", |status| {
                 let is_new = |member: &ReplicaStatus| {
                     member.ordinal == replica.ordinal
-                        && member.name != replica.name
+                        && member.engine_name != replica.engine_name
                         && member.phase == Phase::Ready
                 };
                 status.is_converged() && status.members.iter().any(is_new)
