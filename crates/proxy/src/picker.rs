@@ -26,7 +26,13 @@ pub(crate) fn pick<'a>(
     let place = match (service.spec.balancing.policy, key) {
         (Policy::RoundRobin, _) => in_turn(service, tried, random),
         (Policy::LeastRequest, _) => {
-            let choice = eligible(service, tried, random);
+            let mut choice = eligible(service, tried, random);
+            let load = loads(service);
+            // Among equals the first is taken: where nothing else tells them apart it has to be a random one.
+            if service.has_new() {
+                let first = random.below(choice.len().max(1));
+                choice.rotate_left(first);
+            }
             least_request(choice.iter().map(|place| load(place))).map(|index| choice[index])
         }
         (Policy::P2c, _) | (_, None) => less_loaded(service, tried, random),
@@ -81,7 +87,7 @@ fn in_turn<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random) ->
 }
 
 fn less_loaded<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random) -> Option<&'a Place> {
-    let all = &service.places;
+    let (all, load) = (&service.places, loads(service));
     // Usually two draws hit two different endpoints that are both in service; only otherwise sort them out.
     if all.len() > 1 && tried.is_empty() {
         let (a, b) = (&all[random.below(all.len())], &all[random.below(all.len())]);
@@ -107,9 +113,15 @@ fn eligible<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random) -
     [settled, usable].into_iter().find(|places| !places.is_empty()).unwrap_or(left)
 }
 
-fn load(place: &Place) -> Load {
-    let stats = &place.endpoint.stats;
-    Load { in_flight: u64::from(stats.in_flight()), served: stats.requests(), weight: place.weight }
+/// How to weigh the endpoints of a service. In a slow start the number of requests served says nothing: the new one
+/// would win every tie and so make up for what is held back.
+fn loads(service: &Service) -> impl Fn(&Place) -> Load + use<> {
+    let counts_turns = !service.has_new();
+    move |place| {
+        let stats = &place.endpoint.stats;
+        let served = if counts_turns { stats.turns() } else { 0 };
+        Load { in_flight: u64::from(stats.in_flight()), served, weight: place.weight }
+    }
 }
 
 fn is_tried(tried: &[Rc<Endpoint>], endpoint: &Rc<Endpoint>) -> bool {

@@ -49,6 +49,7 @@ pub(crate) struct Service {
     pub(crate) places: Vec<Place>,
     /// The sum of their weights.
     pub(crate) weights: u64,
+    has_ramps: bool,
     by_ordinal: Vec<Option<usize>>,
 }
 
@@ -90,6 +91,11 @@ impl Place {
 }
 
 impl Service {
+    /// Whether one of the places is in its slow start.
+    pub(crate) fn has_new(&self) -> bool {
+        self.has_ramps && self.places.iter().any(|place| place.is_held_back(|_, _| false))
+    }
+
     pub(crate) fn place(&self, ordinal: Ordinal) -> Option<&Place> {
         self.places.get((*self.by_ordinal.get(ordinal.index())?)?)
     }
@@ -104,6 +110,7 @@ impl Service {
             by_ordinal[index] = Some(position);
         }
         let weights = places.iter().map(|place| u64::from(place.weight)).sum();
+        let has_ramps = places.iter().any(|place| place.ramp.is_some());
         let balancing = &spec.balancing;
         let keys = balancing.hash_on.under(balancing.policy).iter().map(KeySource::new).collect();
         Service {
@@ -113,6 +120,7 @@ impl Service {
             stats,
             places,
             weights,
+            has_ramps,
             by_ordinal,
         }
     }

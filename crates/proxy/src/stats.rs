@@ -73,6 +73,8 @@ impl Signals {
 pub(crate) struct EndpointStats {
     in_flight: AtomicU32,
     requests: AtomicU64,
+    /// What the others had served when it came: see [`EndpointStats::turns`].
+    head_start: AtomicU64,
     failures: AtomicU64,
     published: AtomicBool,
 }
@@ -101,6 +103,16 @@ impl EndpointStats {
 
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Requests that it was given, as if it had been there from the start: between equally loaded endpoints the one
+    /// with fewer comes next, and a new one must not get every request until it has caught up with their past.
+    pub(crate) fn turns(&self) -> u64 {
+        self.head_start.load(Ordering::Relaxed) + self.requests()
+    }
+
+    pub(crate) fn set_head_start(&self, turns: u64) {
+        self.head_start.store(turns, Ordering::Relaxed);
     }
 
     pub(crate) fn failures(&self) -> u64 {

@@ -12,7 +12,7 @@ use ringmaster_core::{Ordinal, Timestamp};
 
 use crate::client::Client;
 use crate::origin::Origin;
-use crate::world::{World, hashing, ring_members};
+use crate::world::{World, hashing, replica, ring_members};
 
 async fn origins(count: usize) -> (Vec<Origin>, Vec<SocketAddr>) {
     let mut origins = Vec::new();
@@ -59,7 +59,6 @@ async fn weights_decide_the_shares_under_every_policy() {
         (Policy::Ring, 90),
         (Policy::Rendezvous, 45),
         (Policy::RoundRobin, 1),
-        (Policy::LeastRequest, 2),
     ] {
         let world = World::start([weighted(policy, &[3, 1, 0], &addresses)]).await;
         let counts = counts(&mut world.client().await, 600).await;
@@ -107,7 +106,7 @@ async fn a_slow_start_holds_back_the_keys_that_an_explanation_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_key_a_slow_start_is_drawn() {
     let (_origins, addresses) = origins(3).await;
-    for policy in [Policy::RoundRobin, Policy::P2c] {
+    for policy in [Policy::RoundRobin, Policy::P2c, Policy::LeastRequest] {
         let world = World::start([half_grown(policy, &addresses)]).await;
         let counts = counts(&mut world.client().await, 600).await;
         assert!((60..=150).contains(&counts["2"]), "{policy}: {counts:?}");
@@ -118,6 +117,20 @@ async fn without_a_key_a_slow_start_is_drawn() {
     alone.endpoints.retain(|ordinal, _| *ordinal == Ordinal(2));
     let world = World::start([alone]).await;
     assert_eq!(counts(&mut world.client().await, 20).await["2"], 20);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_is_not_given_every_request_until_it_has_caught_up() {
+    let (_origins, addresses) = origins(3).await;
+    let mut routing = weighted(Policy::P2c, &[], &addresses);
+    let mut world = World::start([routing.clone()]).await;
+    counts(&mut world.client().await, 900).await;
+    let replaced = routing.endpoints.get_mut(&Ordinal(1)).unwrap();
+    replaced.replica = replica("web", 1, 1);
+    world.publish([routing]).await;
+    let after = counts(&mut world.client().await, 150).await;
+    assert!(after.values().all(|count| count.abs_diff(50) <= 10), "{after:?}");
     world.stop().await;
 }
 
