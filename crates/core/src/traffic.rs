@@ -63,10 +63,11 @@ impl KeySample {
         let (mut requests, mut moved) = (0_u64, 0.0);
         for window in self.windows.iter().filter(|window| window.minute + MINUTES > minute) {
             let owner = |ring: &Ring, key: &[u8]| ring.owner(ring.hash(key));
-            let moves = |key: &&Box<[u8]>| {
+            let moves = |key: &[u8]| {
                 owner(before, key).is_some_and(|owner_before| Some(owner_before) != owner(after, key))
             };
-            let share = window.keys.iter().filter(moves).count() as f64 / window.keys.len().max(1) as f64;
+            let moving = window.keys.iter().filter(|key| moves(key)).count();
+            let share = moving as f64 / window.keys.len().max(1) as f64;
             requests += window.offered;
             moved += share * window.offered as f64;
         }

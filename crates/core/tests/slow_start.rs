@@ -1,5 +1,7 @@
 //! Slow start: whose keys wait, where they go meanwhile, and who is new at all.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers as well")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
