@@ -4,6 +4,7 @@
 //! by the policy, or the less loaded of two random endpoints. Who is passed over is still tried, the least bad first,
 //! when nobody else is left that this request has not tried: the last one standing is never refused.
 
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 use ringmaster_core::ring::KeyHash;
@@ -62,7 +63,9 @@ fn pick<'a>(
             }
             least_request(choice.iter().map(|place| load(place))).map(|index| choice[index])
         }
-        (Policy::P2c, _) | (_, None) => less_loaded(service, tried, random),
+        (Policy::P2c, _) => less_loaded(service, tried, random, Load::compare),
+        // Nothing to follow but evenness.
+        (_, None) => less_loaded(service, tried, random, Load::compare_roughly),
         (_, Some(key)) => first_candidate(service, key, tried),
     }
 }
@@ -111,7 +114,12 @@ fn in_turn<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random) ->
     })
 }
 
-fn less_loaded<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random) -> Option<&'a Place> {
+fn less_loaded<'a>(
+    service: &'a Service,
+    tried: &[Rc<Endpoint>],
+    random: &Random,
+    compare: impl Fn(&Load, &Load) -> Ordering,
+) -> Option<&'a Place> {
     let (all, load) = (&service.places, loads(service));
     // Usually two draws hit two different endpoints that are both in service; only otherwise sort them out.
     if all.len() > 1 && tried.is_empty() {
@@ -120,12 +128,12 @@ fn less_loaded<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random
             place.weight > 0 && place.endpoint.health.is_usable() && !is_held_back(place, random)
         };
         if !Rc::ptr_eq(&a.endpoint, &b.endpoint) && fits(a) && fits(b) {
-            return Some(if load(b).compare(&load(a)).is_lt() { b } else { a });
+            return Some(if compare(&load(b), &load(a)).is_lt() { b } else { a });
         }
     }
     let choice = eligible(service, tried, random);
     let drawn = [random.bits(), random.bits()];
-    power_of_two(choice.len(), drawn, |index| load(choice[index])).map(|index| choice[index])
+    power_of_two(choice.len(), drawn, |index| load(choice[index]), compare).map(|index| choice[index])
 }
 
 /// Those that this request has not tried and that nothing speaks against; if there are none, the least bad ones.

@@ -31,6 +31,27 @@ impl Load {
     }
 }
 
+impl Load {
+    /// As [`Load::compare`], but only an endpoint with less than half the requests in flight counts as less loaded; all
+    /// others are equal, and the turn decides. Two draws that go by every single request follow the noise of answer
+    /// times and leave counts uneven by several percent; a replica that really lags still gets no more than twice the
+    /// others' load.
+    pub fn compare_roughly(&self, other: &Load) -> Ordering {
+        let counted =
+            |load: &Load, others: u32| u128::from(load.in_flight.saturating_add(1)) * u128::from(others);
+        if self.weight == 0 || other.weight == 0 {
+            return self.compare(other);
+        }
+        let (own, others) = (counted(self, other.weight), counted(other, self.weight));
+        let served = |load: &Load, others: u32| u128::from(load.served) * u128::from(others);
+        match (own > 2 * others, others > 2 * own) {
+            (true, _) => Ordering::Greater,
+            (_, true) => Ordering::Less,
+            _ => served(self, other.weight).cmp(&served(other, self.weight)).then(own.cmp(&others)),
+        }
+    }
+}
+
 /// `least-request`: the index of the least loaded, the first of equals.
 pub fn least_request(loads: impl IntoIterator<Item = Load>) -> Option<usize> {
     let least = loads.into_iter().enumerate().min_by(|(_, a), (_, b)| a.compare(b))?;
@@ -38,8 +59,13 @@ pub fn least_request(loads: impl IntoIterator<Item = Load>) -> Option<usize> {
 }
 
 /// `p2c`: the less loaded of two different indices below `count`, drawn from two random numbers (Mitzenmacher,
-/// 2001). None if `count` is 0.
-pub fn power_of_two(count: usize, random: [u32; 2], load: impl Fn(usize) -> Load) -> Option<usize> {
+/// 2001), by `compare`. None if `count` is 0.
+pub fn power_of_two(
+    count: usize,
+    random: [u32; 2],
+    load: impl Fn(usize) -> Load,
+    compare: impl Fn(&Load, &Load) -> Ordering,
+) -> Option<usize> {
     let below = |random: u32, end: usize| ((u64::from(random) * end as u64) >> 32) as usize;
     match count {
         0 => None,
@@ -47,7 +73,7 @@ pub fn power_of_two(count: usize, random: [u32; 2], load: impl Fn(usize) -> Load
         _ => {
             let first = below(random[0], count);
             let second = (first + 1 + below(random[1], count - 1)) % count;
-            Some(if load(second).compare(&load(first)).is_lt() { second } else { first })
+            Some(if compare(&load(second), &load(first)).is_lt() { second } else { first })
         }
     }
 }
