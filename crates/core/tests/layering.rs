@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A crate's folder, and the crates of ours that it may import.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("core", &[]),
     ("runtime", &["core"]),
     ("replica", &[]),
@@ -18,6 +18,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("proxy", &["core"]),
     ("controller", &["core", "runtime"]),
     ("client", &["core"]),
+    ("lab", &["core", "client"]),
     ("ringmaster", &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "client"]),
 ];
 
