@@ -1,7 +1,7 @@
 //! a1, distribution: who answers how many of 10,000 requests, for the service as it is, without `hashOn`, and
 //! under the assignment's hash functions.
 
-mod view;
+pub(crate) mod view;
 
 use ringmaster_core::spec::{Balancing, HashKeys, Policy};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ pub struct A1 {
     pub checks: Vec<Check>,
     /// What ideal hashing does.
     pub ideal: Ideal,
-    /// How it was sent: `100 in flight`, or `open loop at 2000/s`.
+    /// How it was sent: `100 at a time`, or `as an open loop at 2000/s`.
     pub sent: String,
     /// Every run of the service as it is.
     pub runs: Vec<Run>,
@@ -107,17 +107,13 @@ pub(crate) async fn run(session: &Session, folder: &Folder) -> Result<A1, LabErr
 
 impl A1 {
     fn begin(session: &Session, as_is: Counted) -> A1 {
-        let sent = match session.options.rate {
-            Some(rate) => format!("open loop at {rate}/s"),
-            None => format!("{} in flight", session.options.concurrency),
-        };
         A1 {
             provenance: session.provenance.clone(),
             ideal: as_is.ideal(),
             as_is,
             verdict: Verdict::Incomplete,
             checks: Vec::new(),
-            sent,
+            sent: session.sent(),
             runs: Vec::new(),
             without_hash_on: None,
             assignment: None,

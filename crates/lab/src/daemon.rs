@@ -156,7 +156,7 @@ impl OwnDaemon {
             }
         }
         // It may have ended by itself: then there is nothing to signal.
-        drop(rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM));
+        rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap_or_default();
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -7,7 +7,7 @@ use ringmaster_core::spec::HashOn;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
-use crate::load::{Failure, Latency, Outcome, Pace};
+use crate::load::{Failure, Latency, Outcome};
 use crate::predict::Prediction;
 use crate::session::Session;
 use crate::stats::{Ideal, P_MIN, chi_square};
@@ -162,23 +162,12 @@ impl Session {
         view: &ServiceView,
         seed: u64,
     ) -> Result<Measured, LabError> {
-        self.measure_at(what, view, seed, self.options.requests, self.pace()).await
-    }
-
-    /// As [`Session::measure`], with a load of its own.
-    pub(crate) async fn measure_at(
-        &self,
-        what: &str,
-        view: &ServiceView,
-        seed: u64,
-        requests: usize,
-        pace: Pace,
-    ) -> Result<Measured, LabError> {
+        let (requests, pace) = (self.options.requests, self.pace());
         let ids = crate::random::request_ids(seed, requests);
         let target = self.target(view)?;
         let prediction = Prediction::of(&self.client, view, &target, &ids);
         let prediction = self.unless_cancelled(prediction).await?;
-        let outcome = self.load(what, view, seed, requests, pace).await?;
+        let outcome = self.load(what, target, seed, requests, pace).await?;
         let counted = count(self.service().as_str(), &prediction, &outcome);
         Ok(Measured { counted, prediction, outcome })
     }

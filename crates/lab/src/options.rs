@@ -10,11 +10,11 @@ use crate::error::LabError;
 /// The seed of the request ids unless another is given: the example of the assignment's sheet.
 pub const SEED_DEFAULT: u64 = 132_574;
 /// Most requests of one load.
-pub const REQUESTS_MAX: usize = 10_000_000;
+const REQUESTS_MAX: usize = 10_000_000;
 /// Most requests in flight.
-pub const CONCURRENCY_MAX: usize = 10_000;
+const CONCURRENCY_MAX: usize = 10_000;
 /// Most repetitions of a1.
-pub const RUNS_MAX: usize = 1_000;
+const RUNS_MAX: usize = 1_000;
 
 /// Which experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +71,8 @@ pub struct Options {
 }
 
 impl Experiment {
-    /// Every experiment that measures, in the order of the report.
-    pub const MEASURED: [Experiment; 5] =
-        [Experiment::A1, Experiment::A2, Experiment::A3, Experiment::A4, Experiment::Compare];
+    /// Those of the assignment, in the order of the report.
+    pub const HANDED_IN: [Experiment; 4] = [Experiment::A1, Experiment::A2, Experiment::A3, Experiment::A4];
 
     /// The name of its files.
     pub fn name(self) -> &'static str {

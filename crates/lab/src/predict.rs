@@ -76,6 +76,17 @@ impl Prediction {
         Ok(prediction)
     }
 
+    /// Of a balancer whose ring is not ours: every replica is meant to get as much as any other.
+    pub fn even(ordinals: &[Ordinal], description: &str) -> Prediction {
+        let share = 1.0 / ordinals.len().max(1) as f64;
+        Prediction {
+            balancing: Balancing::default(),
+            shares: ordinals.iter().map(|ordinal| (*ordinal, share)).collect(),
+            description: description.to_owned(),
+            ring: None,
+        }
+    }
+
     /// Of a ring that nobody serves: for the report, and for tests.
     ///
     /// # Errors

@@ -150,17 +150,22 @@ impl Session {
         }
     }
 
+    /// The service as it was found.
+    pub(crate) async fn restore(&self) -> Result<(), LabError> {
+        if self.changed.get() {
+            let generation = self.apply(&self.found.spec).await?;
+            self.converged(generation).await?;
+        }
+        Ok(())
+    }
+
     /// The service as it was found, and our own daemon ended. A second interrupt leaves things as they are.
     pub(crate) async fn close(mut self) -> Result<(), LabError> {
         if let Some(own) = self.own.take() {
             own.end().await;
             return Ok(());
         }
-        if !self.changed.get() {
-            return Ok(());
-        }
-        let generation = self.apply(&self.found.spec).await?;
-        self.converged(generation).await.map(|_| ())
+        self.restore().await
     }
 
     /// Where requests of the service go.
@@ -193,6 +198,14 @@ impl Session {
         Ok(address)
     }
 
+    /// The way to send in words.
+    pub(crate) fn sent(&self) -> String {
+        match self.options.rate {
+            Some(rate) => format!("as an open loop at {rate}/s"),
+            None => format!("{} at a time", self.options.concurrency),
+        }
+    }
+
     /// The way to send that the options ask for.
     pub(crate) fn pace(&self) -> Pace {
         match self.options.rate {
@@ -210,12 +223,12 @@ impl Session {
     pub(crate) async fn load(
         &self,
         what: &str,
-        view: &ServiceView,
+        target: Target,
         seed: u64,
         requests: usize,
         pace: Pace,
     ) -> Result<Outcome, LabError> {
-        let plan = Plan { target: self.target(view)?, seed, requests, pace, timeout: REQUEST_TIMEOUT };
+        let plan = Plan { target, seed, requests, pace, timeout: REQUEST_TIMEOUT };
         let bar = progress(what, requests as u64);
         let outcome = load::run(plan, bar.clone(), self.cancel.clone()).await?;
         bar.finish_and_clear();
