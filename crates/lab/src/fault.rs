@@ -126,6 +126,7 @@ impl<'a> Watch<'a> {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         self.stop.cancel();
+        // Requests that wait for a frozen replica's end are waited for, too.
         while !self.running.is_finished() {
             self.look().await?;
             tokio::time::sleep(LOOK_EVERY).await;
@@ -133,6 +134,8 @@ impl<'a> Watch<'a> {
         let panicked = |error: tokio::task::JoinError| LabError::Failed(format!("the load has ended: {error}"));
         let outcome = self.running.await.map_err(panicked)??;
         self.bar.finish_and_clear();
+        let generation = self.session.view().await?.generation;
+        self.session.unless_cancelled(self.session.converged(generation)).await?;
         let events = self.session.client.events(self.seen).await?.events;
         let looks = self.looks.iter().map(|(at, status)| Look::of(at - outcome.began_ms, status)).collect();
         Ok((outcome, events, looks))
@@ -197,7 +200,7 @@ pub(crate) async fn inject(
             let is_new = |(ordinal, id): &(u16, Option<String>)| {
                 status.members.iter().any(|m| m.ordinal.0 == *ordinal && m.phase == Phase::Ready && m.id != *id)
             };
-            (thawed && !fault.kills || old.iter().all(is_new)) && status.is_converged() && status.ready == wanted
+            (thawed && !fault.kills || old.iter().all(is_new)) && status.ready == wanted
         };
         if replaced {
             break;

@@ -71,8 +71,8 @@ impl Prediction {
             shares_agree(ring, &shown)
                 && sample.iter().zip(&owners).all(|(key, owner)| ring.owner(ring.hash(key.as_bytes())) == *owner)
         };
-        let candidates = rings(&prediction.balancing, &view.name, &members, seed_of(&shown));
-        prediction.ring = candidates.into_iter().find(agrees);
+        let ring = rings(&prediction.balancing, &view.name, &members, seed_of(&shown)).find(agrees);
+        prediction.ring = ring;
         Ok(prediction)
     }
 
@@ -171,17 +171,29 @@ impl Prediction {
     }
 }
 
-/// Rings that the daemon's may be: made at once with these members, or grown or shrunk from another number.
-fn rings(balancing: &Balancing, service: &ServiceName, members: &[Member], seed: u64) -> Vec<Ring> {
+/// Rings that the daemon's may be: made at once with these members, grown or shrunk from another number, or shrunk
+/// and then grown one by one, as a2 does it.
+fn rings(
+    balancing: &Balancing,
+    service: &ServiceName,
+    members: &[Member],
+    seed: u64,
+) -> impl Iterator<Item = Ring> {
     let wanted = ring_members(service, members);
-    let from = |count: usize| {
-        let before = members::resize(&[], count).ok()?;
+    let count = members.len();
+    let sized = |count: usize| Some(ring_members(service, &members::resize(&[], count).ok()?));
+    let along = move |path: Vec<usize>| {
         let mut state = RingState::new(balancing, seed).ok()?;
-        state.update(balancing, &ring_members(service, &before)).ok()?;
+        for count in path {
+            state.update(balancing, &sized(count)?).ok()?;
+        }
         state.update(balancing, &wanted).ok()?;
         Some(state.ring())
     };
-    (0..=GROWN_FROM_MAX).filter_map(from).collect()
+    let direct = (0..=GROWN_FROM_MAX).map(|from| vec![from]);
+    let step_by_step = (0..=GROWN_FROM_MAX)
+        .flat_map(move |from| (1..count).rev().map(move |low| std::iter::once(from).chain(low..count).collect()));
+    direct.chain(step_by_step).filter_map(along)
 }
 
 fn shares_agree(ring: &Ring, shown: &RingView) -> bool {
@@ -265,6 +277,25 @@ mod tests {
         assert!(hashed.has_keys() && hashed.owners(&[123_456]).unwrap()[0].is_some());
         let five = Prediction::fresh(&hashed.balancing, &web(), 5).unwrap();
         assert!(hashed.moved_to(&five).unwrap() > 0.19);
+    }
+
+    #[test]
+    fn a_table_that_grew_step_by_step_is_among_those_that_are_tried() {
+        let balancing = Balancing { hash_on: HashKeys::from(HashOn::RequestId), ..Balancing::default() };
+        let sized = |count| members::resize(&[], count).unwrap();
+        let mut state = RingState::new(&balancing, 9).unwrap();
+        for count in [3, 2, 3, 4, 5, 6] {
+            state.update(&balancing, &ring_members(&web(), &sized(count))).unwrap();
+        }
+        let grown = state.ring();
+        let owns_alike = |ring: &Ring| {
+            (100_000_u32..110_000).all(|id| {
+                let key = id.to_string();
+                ring.owner(ring.hash(key.as_bytes())) == grown.owner(grown.hash(key.as_bytes()))
+            })
+        };
+        assert!(rings(&balancing, &web(), &sized(6), 9).any(|ring| owns_alike(&ring)));
+        assert!(!rings(&balancing, &web(), &sized(6), 10).any(|ring| owns_alike(&ring)), "another seed");
     }
 
     #[test]

@@ -110,8 +110,8 @@ pub(crate) enum Verb {
     #[command(after_help = "Examples:\n  ringmaster lab a1 --runs 20\n  ringmaster lab a3 --out results\n  \
                             ringmaster lab a4 --request-hash '11*i + 5' --server-hash 'i*i + 57*j'\n\n\
                             Results are written to the folder of --out: aN.json, aN.csv, charts as SVG and PNG, and \
-                            report.html.\nExit codes: 0 every promise held, 1 one did not, 2 wrong input, 3 no \
-                            daemon, 130 interrupted.")]
+                            report.html.\nExit codes: 0 every promise held, 4 one did not, 1 it did not work out, 2 wrong \
+                            input, 3 no daemon, 130 interrupted.")]
     Lab(Box<Lab>),
     /// Check manifests without a daemon.
     #[command(after_help = "Example:\n  ringmaster validate -f manifests/replicas.yaml")]

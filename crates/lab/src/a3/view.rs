@@ -37,7 +37,7 @@ fn timeline(title: &str, replicas: u32, faults: &[(u32, &FaultReport)]) -> Timel
             in_ring.push((at, f64::from(look.in_ring)));
         }
         // A step holds until the next point.
-        if let Some(last) = fault.looks.last() {
+        if let Some(last) = fault.looks.iter().rfind(|look| look.at_seconds <= end) {
             ready.push((offset + end, f64::from(last.ready)));
             in_ring.push((offset + end, f64::from(last.in_ring)));
         }

@@ -148,7 +148,7 @@ pub(super) fn report(
         recovered_ms: all_ready.then_some(last),
         victims,
         bins: bins(outcome),
-        looks: changes(looks),
+        looks: changes(looks, &turns(events, daemon_ms)),
         bottleneck: outcome.bottleneck(),
     }
 }
@@ -211,13 +211,37 @@ fn bins(outcome: &Outcome) -> Vec<(f64, f64, f64)> {
     bins.into_iter().enumerate().map(at).collect()
 }
 
-/// Only the looks that saw something else than the one before.
-fn changes(looks: Vec<Look>) -> Vec<Look> {
+/// When a replica came into the ring or left it: seconds since the load began, and by how many the ring changed.
+fn turns(events: &[Event], daemon_ms: &dyn Fn(&Event) -> f64) -> Vec<(f64, i64)> {
+    let turn = |event: &Event| match event.reason.as_str() {
+        "Ready" => Some((daemon_ms(event) / 1e3, 1)),
+        "Withdrawn" => Some((daemon_ms(event) / 1e3, -1)),
+        _ => None,
+    };
+    events.iter().filter_map(turn).collect()
+}
+
+/// What changed, and when: looks say what was so, events say what happened between two of them.
+fn changes(looks: Vec<Look>, turns: &[(f64, i64)]) -> Vec<Look> {
     let mut kept: Vec<Look> = Vec::new();
-    for look in looks {
+    let mut note = |look: Look| {
         if kept.last().is_none_or(|last| (last.ready, last.in_ring) != (look.ready, look.in_ring)) {
             kept.push(look);
         }
+    };
+    let mut turns = turns.iter().peekable();
+    let mut now: Option<Look> = None;
+    for look in looks {
+        while let Some((at_seconds, by)) = turns.next_if(|(at, _)| *at <= look.at_seconds) {
+            if let Some(before) = now {
+                let ready = u32::try_from(i64::from(before.ready) + by).unwrap_or_default();
+                let in_ring = u32::try_from(i64::from(before.in_ring) + by).unwrap_or_default().min(ready);
+                now = Some(Look { at_seconds: *at_seconds, ready, in_ring });
+                note(Look { at_seconds: *at_seconds, ready, in_ring });
+            }
+        }
+        now = Some(look);
+        note(look);
     }
     kept
 }
@@ -244,6 +268,13 @@ mod tests {
             reason: reason.to_owned(),
             message: String::new(),
         }
+    }
+
+    #[test]
+    fn what_happened_between_two_looks_is_seen() {
+        let look = |at_seconds, ready| Look { at_seconds, ready, in_ring: ready };
+        let seen = changes(vec![look(0.0, 3), look(1.0, 3), look(2.0, 3)], &[(1.2, -1), (1.3, 1)]);
+        assert_eq!(seen, [look(0.0, 3), look(1.2, 2), look(1.3, 3)]);
     }
 
     #[test]

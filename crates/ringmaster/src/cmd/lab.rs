@@ -13,6 +13,8 @@ use super::{BadInput, parse, read_manifests, service_name};
 use crate::cli::{Lab, LabExperiment};
 use crate::output::{colours, out};
 
+/// An experiment that came to its end and missed a promise.
+const MISSED: u8 = 4;
 /// What shells say of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -29,7 +31,7 @@ pub(super) async fn run(admin: String, token: Option<String>, lab: Lab) -> anyho
     match ringmaster_lab::run(experiment, options, cancelled_by_signals()?).await {
         Ok(summary) => {
             out(summary.text.trim_end())?;
-            Ok(if summary.pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if summary.pass { ExitCode::SUCCESS } else { ExitCode::from(MISSED) })
         }
         Err(LabError::Input(why)) => Err(BadInput(why).into()),
         Err(LabError::Client(error)) => Err(error.into()),
