@@ -3,6 +3,7 @@
 //! The numbers are made up or published by others; no daemon is needed.
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -27,6 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("ranked", ranked().svg()?),
         ("scaling", scaling().svg()?),
         ("latency", latency().svg()?),
+        ("spread", spread().svg()?),
         ("policies", policies().svg()?),
         ("timeline", timeline(&[1.2, 3.6, 6.0, 8.4, 8.9], 12.0).svg()?),
         ("timeline-one", timeline(&[2.5], 8.0).svg()?),
@@ -36,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     fs::write(folder.join("report.html"), report::html(&sample(&charts)))?;
     for chart in [assignment(), even(), ranked()] {
-        println!("{}", terminal_bars(&chart, 90, true));
+        println!("{}", terminal_bars(&chart, 90, std::io::stdout().is_terminal()));
     }
     Ok(())
 }
@@ -71,7 +73,7 @@ fn assignment() -> BarChart {
     BarChart {
         title: "The assignment’s ring gives one of three replicas 84 % of the requests".into(),
         subtitle:
-            "10,000 requests, 100 at a time, seed 42, policy `assignment` with its own H and Φ on 512 slots. \
+            "10,000 requests, 100 at a time, seed 42, policy assignment with its own H and Φ on 512 slots. \
                    The prediction walks the ring for all ids before the first request is sent."
                 .into(),
         x_label: "replica".into(),
@@ -184,6 +186,35 @@ fn scaling() -> LineChart {
             colour: Colour::GREY,
         }],
         y_from_zero: true,
+        ..LineChart::default()
+    }
+}
+
+fn spread() -> LineChart {
+    let line = |name: &str, ys: [f64; 5], colour, dashed| Series {
+        name: name.to_owned(),
+        points: ys.iter().enumerate().map(|(i, y)| (i as f64, *y)).collect(),
+        colour,
+        dashed,
+        ..Series::default()
+    };
+    let ideal = [1.008, 1.0147, 1.0206, 1.026, 1.031];
+    LineChart {
+        title: "The busiest and the idlest replica against their share".into(),
+        subtitle: "10,000 requests for each N; 1 is the mean 10,000/N.".into(),
+        x_label: "replicas".into(),
+        y_label: "share of the mean".into(),
+        x: Axis::Categories((2..=6).map(|n| format!("N = {n}")).collect()),
+        series: vec![
+            line("max/mean", [1.0071, 1.0139, 1.0242, 1.0197, 1.0312], Colour::VERMILLION, false),
+            line("min/mean", [0.9929, 0.9881, 0.9792, 0.9812, 0.9701], Colour::BLUE, false),
+            line("max/mean of ideal hashing", ideal, Colour::GREY, true),
+        ],
+        bands: vec![AreaBand {
+            name: "±2σ of ideal hashing".into(),
+            points: ideal.iter().enumerate().map(|(i, y)| (i as f64, 2.0 - y - 0.01, y + 0.01)).collect(),
+            colour: Colour::GREY,
+        }],
         ..LineChart::default()
     }
 }
