@@ -74,9 +74,11 @@ impl BarChart {
             .map_or_else(|| number::common_decimals(self.bars.iter().map(|bar| bar.value)), usize::from);
         let count = self.bars.len().max(1) as f64;
         let (above, below) = look.rims();
+        // In the widest slot that there could be the labels are the highest.
+        let head = Values::fit(&self.bars, decimals, at.width() / count, look).height() + DIAMOND + 8.0;
         // Room over the tallest bar for its labels, as if the plot were as low as names in two rows make it.
         let lowest = (at.height() - above - below - NAME_ROW).max(1.0);
-        let ceiling = largest * lowest / (lowest - look.head()).max(lowest * 0.3);
+        let ceiling = largest * lowest / (lowest - head).max(lowest * 0.3);
         let y_ticks = Ticks::within(0.0, ceiling, look.ticks(), decimals == 0);
         let gutter =
             y_ticks.texts().map(|(_, text)| text::width(&text, look.tick(), false)).fold(0.0, f64::max);
@@ -171,14 +173,6 @@ impl Look {
         match self {
             Self::Page => (20.0, 29.0),
             Self::Panel => (2.0, 5.0),
-        }
-    }
-
-    /// Over the tallest bar for its labels.
-    fn head(self) -> f64 {
-        match self {
-            Self::Page => 52.0,
-            Self::Panel => 26.0,
         }
     }
 
