@@ -17,8 +17,6 @@ const PREDICTED: f64 = 11.5;
 const DIAMOND: f64 = 6.0;
 /// A row of names under the bars, in pixels.
 const NAME_ROW: f64 = 15.0;
-/// How far from its bar a label may go out of the way of a line, in pixels.
-const LIFT: f64 = 40.0;
 
 impl BarChart {
     /// The chart, 900 pixels wide.
@@ -105,7 +103,7 @@ impl BarChart {
             canvas.texts.put(label.colour(Colour::MUTED));
         }
         self.shapes(canvas, &plot, look)?;
-        values.put(canvas, &plot, &self.bars, &self.lines(&plot));
+        values.put(canvas, &plot, &self.bars, &self.lines(&plot, look.lift()), look.lift());
         names.put(canvas, &plot);
         Ok(())
     }
@@ -141,13 +139,13 @@ impl BarChart {
     }
 
     /// What crosses all bars, as ranges of pixels from top to bottom that labels keep clear of.
-    fn lines(&self, plot: &Plot<'_>) -> Vec<(f64, f64)> {
+    fn lines(&self, plot: &Plot<'_>, lift: f64) -> Vec<(f64, f64)> {
         let y = |value: f64| plot.pixel(0.0, value).1;
         let mean =
             self.mean.as_ref().and_then(|mean| finite(mean.value)).map(|mean| (y(mean) - 1.0, y(mean) + 1.0));
         let band = self.band.as_ref().and_then(|band| Some((y(finite(band.high)?), y(finite(band.low)?))));
         // Labels would fly too far over a wide band: they lie in it.
-        mean.into_iter().chain(band.filter(|(top, bottom)| bottom - top < LIFT)).collect()
+        mean.into_iter().chain(band.filter(|(top, bottom)| bottom - top < lift)).collect()
     }
 }
 
@@ -171,8 +169,16 @@ impl Look {
     /// Above the plot for the axis' label, and below it without a row for names.
     fn rims(self) -> (f64, f64) {
         match self {
-            Self::Page => (20.0, 29.0),
+            Self::Page => (26.0, 29.0),
             Self::Panel => (2.0, 5.0),
+        }
+    }
+
+    /// How far from its bar a label may go out of the way of a line, in pixels.
+    fn lift(self) -> f64 {
+        match self {
+            Self::Page => 40.0,
+            Self::Panel => 24.0,
         }
     }
 
@@ -254,7 +260,7 @@ impl Values {
         self.size + 4.0 + if self.predicted.is_some() { PREDICTED + 4.0 } else { 0.0 }
     }
 
-    fn put(&self, canvas: &mut Canvas<'_>, plot: &Plot<'_>, bars: &[Bar], lines: &[(f64, f64)]) {
+    fn put(&self, canvas: &mut Canvas<'_>, plot: &Plot<'_>, bars: &[Bar], lines: &[(f64, f64)], lift: f64) {
         let heights: Vec<f64> = bars.iter().map(|bar| finite(bar.value).unwrap_or(0.0)).collect();
         let mut order: Vec<usize> = (0..bars.len()).collect();
         if !self.all {
@@ -267,7 +273,7 @@ impl Values {
             let marker = finite(bars[index].expected).map(|expected| plot.pixel(0.0, expected).1);
             let marker = marker.map(|y| (y - DIAMOND, y + DIAMOND));
             let obstacles: Vec<_> = lines.iter().copied().chain(marker).collect();
-            let mut baseline = stack_bottom(top, &obstacles, self.height());
+            let mut baseline = stack_bottom(top, &obstacles, self.height(), lift);
             if let Some(predicted) = &self.predicted {
                 let label = Label::new(&predicted[index], x, baseline, PREDICTED).anchor(Anchor::Middle);
                 if !predicted[index].is_empty() {
@@ -285,8 +291,8 @@ impl Values {
 }
 
 /// The lowest baseline of a stack of labels of this height over a bar's top, clear of obstacles (ranges of pixels from
-/// top to bottom); one that could only be cleared by going too far is crossed.
-pub(crate) fn stack_bottom(bar_top: f64, obstacles: &[(f64, f64)], height: f64) -> f64 {
+/// top to bottom); one that could only be cleared by going further than `lift` is crossed.
+pub(crate) fn stack_bottom(bar_top: f64, obstacles: &[(f64, f64)], height: f64, lift: f64) -> f64 {
     const AIR: f64 = 4.0;
     let first = bar_top - 6.0;
     let mut baseline = first;
@@ -295,7 +301,7 @@ pub(crate) fn stack_bottom(bar_top: f64, obstacles: &[(f64, f64)], height: f64) 
     for (top, bottom) in from_below {
         let touches = top < baseline + AIR && bottom > baseline - height;
         let over = top - AIR - 1.0;
-        if touches && first - over <= LIFT {
+        if touches && first - over <= lift {
             baseline = baseline.min(over);
         }
     }

@@ -101,13 +101,13 @@ fn a_label_clears_what_crosses_its_bar() {
     let height = 20.0;
     let clear = |baseline: f64, (top, bottom): (f64, f64)| top >= baseline || bottom <= baseline - height;
     for obstacle in [(95.0, 105.0), (80.0, 90.0), (70.0, 92.0), (40.0, 50.0), (110.0, 120.0)] {
-        let baseline = bars::stack_bottom(100.0, &[obstacle], height);
+        let baseline = bars::stack_bottom(100.0, &[obstacle], height, 40.0);
         assert!(baseline <= 94.0 && clear(baseline, obstacle), "{obstacle:?} and a label on {baseline}");
     }
     let stacked = [(60.0, 64.0), (85.0, 92.0)];
-    let baseline = bars::stack_bottom(100.0, &stacked, height);
+    let baseline = bars::stack_bottom(100.0, &stacked, height, 40.0);
     assert!(stacked.into_iter().all(|obstacle| clear(baseline, obstacle)), "{baseline} is over both");
-    assert_eq!(bars::stack_bottom(100.0, &[(20.0, 98.0)], height), 94.0, "too far to go");
+    assert_eq!(bars::stack_bottom(100.0, &[(20.0, 98.0)], height, 40.0), 94.0, "too far to go");
 }
 
 #[test]
