@@ -240,7 +240,7 @@ pub struct SmallMultiples {
     pub title: String,
     /// What was done and how to read it; wrapped, may be empty.
     pub subtitle: String,
-    /// How many stand beside each other; 1 to 4.
+    /// How many stand beside each other; 1 to 5.
     pub columns: u32,
     /// In reading order; each with its own title and (at most two lines of) subtitle.
     pub charts: Vec<BarChart>,

@@ -14,7 +14,9 @@ const LARGEST: f64 = 1e300;
 /// The size of the line "predicted 8,437" under a value, in pixels.
 const PREDICTED: f64 = 11.5;
 /// Half the height of a prediction's diamond, in pixels.
-const DIAMOND: f64 = 5.5;
+const DIAMOND: f64 = 6.0;
+/// A row of names under the bars, in pixels.
+const NAME_ROW: f64 = 15.0;
 
 impl BarChart {
     /// The chart, 900 pixels wide.
@@ -65,30 +67,25 @@ impl BarChart {
         look: Look,
         largest: f64,
     ) -> Result<(), PlotError> {
-        let decimals = self.decimals.map_or_else(
-            || {
-                number::common_decimals(
-                    self.bars.iter().flat_map(|bar| [Some(bar.value), bar.expected]).flatten(),
-                )
-            },
-            usize::from,
-        );
-        let y_ticks = Ticks::within(0.0, largest, look.ticks(), decimals == 0);
+        let decimals = self
+            .decimals
+            .map_or_else(|| number::common_decimals(self.bars.iter().map(|bar| bar.value)), usize::from);
+        let count = self.bars.len().max(1) as f64;
+        let (above, below) = look.rims();
+        // In the widest slot that there could be the labels are the highest.
+        let head = Values::fit(&self.bars, decimals, at.width() / count, look).height() + DIAMOND + 8.0;
+        // Room over the tallest bar for its labels, as if the plot were as low as names in two rows make it.
+        let lowest = (at.height() - above - below - NAME_ROW).max(1.0);
+        let ceiling = largest * lowest / (lowest - head).max(lowest * 0.3);
+        let y_ticks = Ticks::within(0.0, ceiling, look.ticks(), decimals == 0);
         let gutter =
             y_ticks.texts().map(|(_, text)| text::width(&text, look.tick(), false)).fold(0.0, f64::max);
-        let names = Names::fit(&self.bars, (at.width() - gutter - 9.0) / self.bars.len().max(1) as f64, look);
+        let slot = (at.width() - gutter - 9.0) / count;
+        let names = Names::fit(&self.bars, slot, look);
         let x_label = names.axis(&self.x_label);
-        let under = 20.0 + 15.0 * (names.rows().max(1) - 1) as f64;
-        let (above, below) = match look {
-            Look::Page => (26.0, under + if x_label.is_empty() { 6.0 } else { 24.0 }),
-            Look::Panel => (4.0, under),
-        };
+        let below = below + NAME_ROW * names.rows() as f64;
         let plot_at = Rect::new(at.left + gutter + 9.0, at.top + above, at.right, at.bottom - below);
-        let slot = plot_at.width() / self.bars.len().max(1) as f64;
         let values = Values::fit(&self.bars, decimals, slot, look);
-        let head = values.height() + 2.0 * DIAMOND + 10.0;
-        let ceiling = largest * plot_at.height() / (plot_at.height() - head).max(1.0);
-        let count = self.bars.len().max(1) as f64;
         let plot = canvas.plot(plot_at, 0.0..count, 0.0..ceiling)?;
 
         if look == Look::Page {
@@ -99,15 +96,14 @@ impl BarChart {
             let label = Label::new(label, middle, at.bottom - 6.0, TICK).anchor(Anchor::Middle);
             canvas.texts.put(label.colour(Colour::MUTED));
         }
-        // The scale goes on into the head room, so that a tall bar's label has a line beside it too.
-        grid(canvas, &plot, &Ticks::within(0.0, ceiling, look.ticks() + 1, decimals == 0), look)?;
+        grid(canvas, &plot, &y_ticks, look)?;
         if self.bars.is_empty() {
             let (x, y) = plot.pixel(count / 2.0, ceiling / 2.0);
             let label = Label::new("no values", x, y, BODY).anchor(Anchor::Middle);
             canvas.texts.put(label.colour(Colour::MUTED));
         }
         self.shapes(canvas, &plot, look)?;
-        values.put(canvas, &plot, &self.bars);
+        values.put(canvas, &plot, &self.bars, &self.lines(&plot, look.lift()), look.lift());
         names.put(canvas, &plot);
         Ok(())
     }
@@ -135,15 +131,21 @@ impl BarChart {
         canvas.line(&[(left, zero), (plot.at.right, zero)], Pen::new(Colour::AXIS, 1.2))?;
         for (index, bar) in self.bars.iter().enumerate() {
             let Some(expected) = finite(bar.expected) else { continue };
-            let middle = index as f64 + 0.5;
-            let (left, y) = plot.pixel(middle - half, expected);
-            let (right, _) = plot.pixel(middle + half, expected);
-            let over = ((right - left) * 0.08).min(5.0);
-            canvas.line(&[(left - over, y), (right + over, y)], Pen::new(Colour::INK, 1.4))?;
-            let radius = DIAMOND.min((right - left) / 3.0);
-            canvas.diamond(f64::midpoint(left, right), y, radius, Colour::INK)?;
+            let (x, y) = plot.pixel(index as f64 + 0.5, expected);
+            let radius = DIAMOND.min(plot.at.width() / count * half);
+            canvas.diamond(x, y, radius, Colour::INK)?;
         }
         Ok(())
+    }
+
+    /// What crosses all bars, as ranges of pixels from top to bottom that labels keep clear of.
+    fn lines(&self, plot: &Plot<'_>, lift: f64) -> Vec<(f64, f64)> {
+        let y = |value: f64| plot.pixel(0.0, value).1;
+        let mean =
+            self.mean.as_ref().and_then(|mean| finite(mean.value)).map(|mean| (y(mean) - 1.0, y(mean) + 1.0));
+        let band = self.band.as_ref().and_then(|band| Some((y(finite(band.high)?), y(finite(band.low)?))));
+        // Labels would fly too far over a wide band: they lie in it.
+        mean.into_iter().chain(band.filter(|(top, bottom)| bottom - top < lift)).collect()
     }
 }
 
@@ -164,10 +166,26 @@ impl Look {
         }
     }
 
+    /// Above the plot for the axis' label, and below it without a row for names.
+    fn rims(self) -> (f64, f64) {
+        match self {
+            Self::Page => (26.0, 29.0),
+            Self::Panel => (2.0, 5.0),
+        }
+    }
+
+    /// How far from its bar a label may go out of the way of a line, in pixels.
+    fn lift(self) -> f64 {
+        match self {
+            Self::Page => 40.0,
+            Self::Panel => 24.0,
+        }
+    }
+
     fn ticks(self) -> usize {
         match self {
-            Self::Page => 5,
-            Self::Panel => 3,
+            Self::Page => 6,
+            Self::Panel => 4,
         }
     }
 
@@ -242,7 +260,7 @@ impl Values {
         self.size + 4.0 + if self.predicted.is_some() { PREDICTED + 4.0 } else { 0.0 }
     }
 
-    fn put(&self, canvas: &mut Canvas<'_>, plot: &Plot<'_>, bars: &[Bar]) {
+    fn put(&self, canvas: &mut Canvas<'_>, plot: &Plot<'_>, bars: &[Bar], lines: &[(f64, f64)], lift: f64) {
         let heights: Vec<f64> = bars.iter().map(|bar| finite(bar.value).unwrap_or(0.0)).collect();
         let mut order: Vec<usize> = (0..bars.len()).collect();
         if !self.all {
@@ -253,7 +271,9 @@ impl Values {
         for index in order {
             let (x, top) = plot.pixel(index as f64 + 0.5, heights[index]);
             let marker = finite(bars[index].expected).map(|expected| plot.pixel(0.0, expected).1);
-            let mut baseline = stack_bottom(top, marker, self.height());
+            let marker = marker.map(|y| (y - DIAMOND, y + DIAMOND));
+            let obstacles: Vec<_> = lines.iter().copied().chain(marker).collect();
+            let mut baseline = stack_bottom(top, &obstacles, self.height(), lift);
             if let Some(predicted) = &self.predicted {
                 let label = Label::new(&predicted[index], x, baseline, PREDICTED).anchor(Anchor::Middle);
                 if !predicted[index].is_empty() {
@@ -270,16 +290,22 @@ impl Values {
     }
 }
 
-/// The lowest baseline of a stack of labels of this height over a bar's top, clear of the prediction's diamond.
-pub(crate) fn stack_bottom(bar_top: f64, marker: Option<f64>, height: f64) -> f64 {
-    let baseline = bar_top - 6.0;
-    match marker {
-        // The diamond would touch the stack: the stack goes over it.
-        Some(y) if y - DIAMOND < baseline + 4.0 && y + DIAMOND > baseline - height => {
-            baseline.min(y - DIAMOND - 6.0)
+/// The lowest baseline of a stack of labels of this height over a bar's top, clear of obstacles (ranges of pixels from
+/// top to bottom); one that could only be cleared by going further than `lift` is crossed.
+pub(crate) fn stack_bottom(bar_top: f64, obstacles: &[(f64, f64)], height: f64, lift: f64) -> f64 {
+    const AIR: f64 = 4.0;
+    let first = bar_top - 6.0;
+    let mut baseline = first;
+    let mut from_below = obstacles.to_vec();
+    from_below.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for (top, bottom) in from_below {
+        let touches = top < baseline + AIR && bottom > baseline - height;
+        let over = top - AIR - 1.0;
+        if touches && first - over <= lift {
+            baseline = baseline.min(over);
         }
-        _ => baseline,
     }
+    baseline
 }
 
 /// The names under the bars, as they fit.
@@ -336,7 +362,7 @@ impl Names {
         for (index, lines) in self.lines.iter().enumerate().step_by(self.every) {
             let (x, y) = plot.pixel(index as f64 + 0.5, 0.0);
             for (row, line) in lines.iter().enumerate() {
-                let label = Label::new(line, x, y + 6.0 + self.size + 15.0 * row as f64, self.size);
+                let label = Label::new(line, x, y + 6.0 + self.size + NAME_ROW * row as f64, self.size);
                 canvas.texts.put_if_free(label.anchor(Anchor::Middle));
             }
         }

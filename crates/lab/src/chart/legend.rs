@@ -96,13 +96,10 @@ fn key(canvas: &Canvas<'_>, key: Key, x: f64, y: f64) -> Result<(), PlotError> {
             canvas.line(&[(left, y), (right, y)], Pen::new(colour, 2.2).dashed(dashed))
         }
         Key::Area(colour, alpha) => canvas.fill(Rect::new(left, y - 5.5, right, y + 5.5), colour, alpha),
-        Key::Diamond => {
-            canvas.line(&[(left, y), (right, y)], Pen::new(Colour::INK, 1.6))?;
-            canvas.diamond(middle, y, 5.0, Colour::INK)
-        }
+        Key::Diamond => canvas.diamond(middle, y, 6.0, Colour::INK),
         Key::DashedDiamond(colour) => {
             canvas.line(&[(left, y), (right, y)], Pen::new(colour, 2.0).dashed(true))?;
-            canvas.diamond(middle, y, 4.5, colour)
+            canvas.diamond(middle, y, 6.0, colour)
         }
         Key::None => Ok(()),
     }

@@ -60,9 +60,7 @@ impl LineChart {
             area(&plot, band)?;
         }
         self.marks(canvas, &plot, &y_range)?;
-        for series in &self.series {
-            line(canvas, &plot, series, y_range.start.max(0.0))?;
-        }
+        lines(canvas, &plot, &self.series, y_range.start.max(0.0))?;
         self.values(canvas, &plot, decimals);
         Ok(())
     }
@@ -102,7 +100,13 @@ impl LineChart {
     }
 
     fn marks(&self, canvas: &mut Canvas<'_>, plot: &Plot<'_>, y: &Range<f64>) -> Result<(), PlotError> {
-        let good = self.markers.iter().filter(|marker| marker.x.abs() <= LARGEST);
+        let good: Vec<_> = self.markers.iter().filter(|marker| marker.x.abs() <= LARGEST).collect();
+        let upright = good.iter().filter(|marker| marker.y.is_none());
+        let upright: Vec<f64> = upright.map(|marker| plot.pixel(marker.x, y.start).0).collect();
+        for x in &upright {
+            let pen = Pen::new(Colour::MUTED, 1.2).dashed(true);
+            canvas.line(&[(*x, plot.at.top), (*x, plot.at.bottom)], pen)?;
+        }
         for marker in good {
             let (x, y) = match marker.y.filter(|y| y.abs() <= LARGEST) {
                 Some(height) => {
@@ -110,23 +114,9 @@ impl LineChart {
                     canvas.diamond(x, y, 5.5, Colour::INK)?;
                     (x, y + 4.0)
                 }
-                None => {
-                    let (x, _) = plot.pixel(marker.x, y.start);
-                    let pen = Pen::new(Colour::MUTED, 1.2).dashed(true);
-                    canvas.line(&[(x, plot.at.top), (x, plot.at.bottom)], pen)?;
-                    (x, plot.at.top + 12.0)
-                }
+                None => (plot.pixel(marker.x, y.start).0, plot.at.top + 12.0),
             };
-            let width = text::width(&marker.label, TICK, false);
-            let fits_right = x + 9.0 + width <= plot.at.right;
-            let x = if fits_right { x + 9.0 } else { (x - 9.0 - width).max(plot.at.left) };
-            // A label that would touch another goes down a row; after eight rows it is the eye that gives up.
-            let rows = (0..8).map(|row| Label::new(&marker.label, x, y + 16.0 * f64::from(row), TICK).halo());
-            for label in rows {
-                if canvas.texts.put_if_free(label) {
-                    break;
-                }
-            }
+            mark_label(canvas, plot.at, &marker.label, (x, y), &upright);
         }
         Ok(())
     }
@@ -142,8 +132,8 @@ impl LineChart {
                 let px = px.clamp(plot.at.left + half, (plot.at.right - half).max(plot.at.left + half));
                 let label = Label::new(text, px, py, TICK).bold().halo().anchor(Anchor::Middle);
                 let label = label.colour(series.colour.mixed(Colour::INK, 0.45));
-                let above = py - 9.0;
-                let below = py + 9.0 + 0.75 * TICK;
+                let above = py - 11.0;
+                let below = py + 11.0 + 0.75 * TICK;
                 let clear = |at: f64| !self.touches(plot, px, half, at);
                 let order = if clear(above) || !clear(below) { [above, below] } else { [below, above] };
                 for at in order {
@@ -159,11 +149,31 @@ impl LineChart {
     /// Whether a point of any series lies in a label's box.
     fn touches(&self, plot: &Plot<'_>, x: f64, half: f64, baseline: f64) -> bool {
         let mut points = self.series.iter().flat_map(|series| good(&series.points));
-        let at = Rect::new(x - half, baseline - TICK, x + half, baseline + 3.0).grown(4.0);
+        let at = Rect::new(x - half, baseline - TICK, x + half, baseline + 3.0).grown(5.0);
         points.any(|(px, py)| {
             let (px, py) = plot.pixel(px, py);
             at.overlaps(Rect::new(px, py, px, py).grown(0.1))
         })
+    }
+}
+
+/// A marker's label beside it: right, else left, else a row lower; across another marker's line only at last.
+fn mark_label(canvas: &mut Canvas<'_>, at: Rect, text: &str, (x, y): (f64, f64), upright: &[f64]) {
+    let width = text::width(text, TICK, false);
+    let places: Vec<Label> = (0..8)
+        .flat_map(|row| [x + 9.0, x - 9.0 - width].map(|left| (left, y + 16.0 * f64::from(row))))
+        .filter(|(left, _)| *left >= at.left && left + width <= at.right)
+        .map(|(left, y)| Label::new(text, left, y, TICK).halo())
+        .collect();
+    let crossed = |label: &Label| {
+        let extent = label.extent();
+        upright.iter().any(|line| extent.left - 3.0 < *line && *line < extent.right + 3.0)
+    };
+    let (crossing, clear): (Vec<Label>, Vec<Label>) = places.into_iter().partition(crossed);
+    for label in clear.into_iter().chain(crossing) {
+        if canvas.texts.put_if_free(label) {
+            return;
+        }
     }
 }
 
@@ -238,33 +248,40 @@ pub(crate) fn area(plot: &Plot<'_>, band: &AreaBand) -> Result<(), PlotError> {
     plot.polygon(there.chain(back.into_iter().rev()).collect(), band.colour, 0.25)
 }
 
-/// A line with its dots; `floor` is where the tint under it ends.
-pub(crate) fn line(
+/// Lines with their dots; `floor` is where the tint under them ends. Predictions lie under what was measured.
+pub(crate) fn lines(
     canvas: &Canvas<'_>,
     plot: &Plot<'_>,
-    series: &Series,
+    series: &[Series],
     floor: f64,
 ) -> Result<(), PlotError> {
+    let (dashed, solid): (Vec<&Series>, Vec<&Series>) = series.iter().partition(|series| series.dashed);
+    for series in dashed.iter().chain(&solid) {
+        line(plot, series, floor)?;
+    }
+    for series in dashed.into_iter().chain(solid).filter(|series| !series.step && series.points.len() <= FEW)
+    {
+        for (x, y) in good(&series.points) {
+            let (x, y) = plot.pixel(x, y);
+            if series.dashed {
+                canvas.diamond(x, y, 7.0, series.colour)?;
+            } else {
+                canvas.disc(x, y, 3.6, series.colour)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn line(plot: &Plot<'_>, series: &Series, floor: f64) -> Result<(), PlotError> {
     let points: Vec<_> = good(&series.points).collect();
-    let path = if series.step { stepped(&points) } else { points.clone() };
+    let path = if series.step { stepped(&points) } else { points };
     if let (true, Some(first), Some(last)) = (series.filled, path.first(), path.last()) {
         let ground = [(last.0, floor), (first.0, floor)];
-        plot.polygon(path.iter().copied().chain(ground).collect(), series.colour, 0.16)?;
+        plot.polygon(path.iter().copied().chain(ground).collect(), series.colour, 0.14)?;
     }
-    let pen = Pen::new(series.colour, 2.0).dashed(series.dashed);
     if path.len() > 1 {
-        plot.line(path, pen)?;
-    }
-    if series.step || points.len() > FEW {
-        return Ok(());
-    }
-    for (x, y) in points {
-        let (x, y) = plot.pixel(x, y);
-        if series.dashed {
-            canvas.diamond(x, y, 4.5, series.colour)?;
-        } else {
-            canvas.disc(x, y, 4.0, series.colour)?;
-        }
+        plot.line(path, Pen::new(series.colour, 2.0).dashed(series.dashed))?;
     }
     Ok(())
 }

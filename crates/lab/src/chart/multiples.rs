@@ -10,7 +10,7 @@ use super::{ChartError, SmallMultiples, Svg, WIDTH};
 /// Between two panels, in pixels.
 const GAP: f64 = 26.0;
 /// Of a panel's axes and bars, in pixels.
-const PANEL: f64 = 150.0;
+const PANEL: f64 = 145.0;
 const TITLE: f64 = 13.5;
 const NOTE: f64 = 11.5;
 
@@ -26,7 +26,7 @@ impl SmallMultiples {
     pub(crate) fn drawing(&self) -> Result<Drawing, ChartError> {
         canvas::draw(&self.title, |canvas| {
             let mut top = legend::header(canvas, &self.title, &self.subtitle, &self.entries())? + 16.0;
-            let columns = self.columns.clamp(1, 4) as usize;
+            let columns = self.columns.clamp(1, 5) as usize;
             let shared = self.charts.iter().map(super::BarChart::largest).fold(0.0, f64::max);
             for row in self.charts.chunks(columns) {
                 top = self.row(canvas, row, top, columns, shared)? + GAP - 4.0;
@@ -53,7 +53,7 @@ impl SmallMultiples {
             .iter()
             .zip(&notes)
             .map(|(title, note)| 18.0 * title.len() as f64 + 15.0 * note.len() as f64);
-        let plot_top = top + head.fold(18.0 * title_rows as f64, f64::max) + 8.0;
+        let plot_top = top + head.fold(18.0 * title_rows as f64, f64::max) + 4.0;
         for (index, chart) in row.iter().enumerate() {
             let left = MARGIN + index as f64 * (width + GAP);
             let mut y = top;

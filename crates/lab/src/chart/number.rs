@@ -42,6 +42,9 @@ pub fn in_milliseconds(seconds: f64) -> String {
 pub(crate) fn compact(value: f64) -> String {
     const UNITS: [(f64, &str); 4] = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     let size = value.abs();
+    if !value.is_finite() {
+        return grouped(value, 0);
+    }
     if size >= 1e15 {
         return format!("{value:.1e}");
     }
@@ -70,15 +73,20 @@ fn significant_decimals(value: f64, digits: i32) -> usize {
     (digits - 1 - value.log10().floor() as i32).clamp(0, 9) as usize
 }
 
-/// The digits after the point with which values can stand beside each other: none for counts, and otherwise four
-/// significant digits of the largest.
+/// The digits after the point with which values can stand beside each other: none for counts, otherwise four
+/// significant digits of the largest, or fewer where fewer show every value exactly.
 pub(crate) fn common_decimals(values: impl Iterator<Item = f64>) -> usize {
-    let (mut largest, mut whole) = (0.0_f64, true);
-    for value in values.filter(|value| value.is_finite()) {
-        largest = largest.max(value.abs());
-        whole &= value.fract() == 0.0;
+    let values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
+    let largest = values.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    if largest >= 1000.0 {
+        return 0;
     }
-    if whole || largest >= 1000.0 { 0 } else { significant_decimals(largest, 4) }
+    let most = significant_decimals(largest, 4);
+    let exact = |decimals: &usize| {
+        let scale = 10_f64.powi(*decimals as i32);
+        values.iter().all(|value| ((value * scale).round() / scale - value).abs() <= 1e-12 * largest)
+    };
+    (0..most).find(exact).unwrap_or(most)
 }
 
 /// A value for a label: grouped while that is short, compact for what is huge.

@@ -12,14 +12,9 @@ use super::{Bar, BarChart, Colour};
 #[must_use]
 pub fn terminal_bars(chart: &BarChart, width: u16, colour: bool) -> String {
     let width = usize::from(width.max(40));
-    let decimals = chart.decimals.map_or_else(
-        || {
-            number::common_decimals(
-                chart.bars.iter().flat_map(|bar| [Some(bar.value), bar.expected]).flatten(),
-            )
-        },
-        usize::from,
-    );
+    let decimals = chart
+        .decimals
+        .map_or_else(|| number::common_decimals(chart.bars.iter().map(|bar| bar.value)), usize::from);
     let names: Vec<String> = chart.bars.iter().map(|bar| fitted(&clean(&bar.label), width / 4)).collect();
     let values: Vec<String> = chart.bars.iter().map(|bar| number::label(bar.value, decimals)).collect();
     let expected = |bar: &Bar| bar.expected.map_or_else(String::new, |value| number::label(value, decimals));
@@ -59,28 +54,28 @@ fn bar_cells(bar: &Bar, largest: f64, cells: usize, colour: bool) -> String {
     let share = |value: f64| if value.is_finite() { (value / largest).clamp(0.0, 1.0) } else { 0.0 };
     let eighths = (share(bar.value) * cells as f64 * 8.0).round() as usize;
     let mark = bar.expected.map(|value| ((share(value) * cells as f64) as usize).min(cells - 1));
-    let mut out = String::new();
-    for cell in 0..cells {
-        let block = match eighths.saturating_sub(cell * 8) {
-            0 => ' ',
-            part @ 1..8 => EIGHTHS[part],
-            _ => '█',
-        };
-        let Colour { red, green, blue } = bar.colour;
-        let marked = mark == Some(cell);
-        match (marked, colour) {
-            // The mark inside a bar keeps the bar's colour behind it.
-            (true, true) if block == '█' => {
-                out.push_str(&format!("\x1b[48;2;{red};{green};{blue}m\x1b[97m│\x1b[0m"));
-            }
-            (true, _) => out.push('│'),
-            (false, true) if block != ' ' => {
-                out.push_str(&format!("\x1b[38;2;{red};{green};{blue}m{block}\x1b[0m"));
-            }
-            (false, _) => out.push(block),
-        }
+    let block = |cell: usize| match eighths.saturating_sub(cell * 8) {
+        0 => ' ',
+        part @ 1..8 => EIGHTHS[part],
+        _ => '█',
+    };
+    let line: String = (0..cells).map(|cell| if mark == Some(cell) { '│' } else { block(cell) }).collect();
+    if !colour {
+        return line;
     }
-    out
+    // The mark keeps the bar's colour behind it where it lies inside, and splits the bar in two runs.
+    let Colour { red, green, blue } = bar.colour;
+    let painted = |run: String| {
+        let blank = run.trim().is_empty();
+        if blank { run } else { format!("\x1b[38;2;{red};{green};{blue}m{run}\x1b[0m") }
+    };
+    let Some(mark) = mark else { return painted(line) };
+    let (before, after): (String, String) =
+        (line.chars().take(mark).collect(), line.chars().skip(mark + 1).collect());
+    let inside = block(mark) == '█';
+    let mark =
+        if inside { format!("\x1b[97;48;2;{red};{green};{blue}m│\x1b[0m") } else { "│".to_owned() };
+    painted(before) + &mark + &painted(after)
 }
 
 fn clean(text: &str) -> String {

@@ -11,7 +11,7 @@ use super::colour::Colour;
 /// The family that is measured. Where an HTML reader's host lacks it, `textLength` holds the width.
 pub(crate) const FAMILY: &str = "Noto Sans";
 
-/// The fonts as bytes, regular and bold.
+/// The fonts as bytes, regular and bold (SIL Open Font License 1.1).
 pub(crate) const FONT_FILES: [&[u8]; 2] = [notosans::REGULAR_TTF, notosans::BOLD_TTF];
 
 static FACES: LazyLock<[Face<'static>; 2]> = LazyLock::new(|| {

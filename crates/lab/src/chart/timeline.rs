@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::canvas::{self, Canvas, Drawing, Pen, Plot, PlotError, Rect};
 use super::colour::Colour;
 use super::legend::{self, BODY, MARGIN, TICK};
-use super::lines::{area, entries, good, good_band, line, spread, y_axis};
+use super::lines::{area, entries, good, good_band, lines as draw_lines, spread, y_axis};
 use super::number::{self, Ticks};
 use super::text::{self, Anchor, Label};
 use super::{ChartError, Moment, MomentKind, Panel, Svg, Timeline, WIDTH};
@@ -126,13 +126,9 @@ impl Timeline {
         for band in &panel.bands {
             area(&plot, band)?;
         }
-        for series in &panel.series {
-            line(canvas, &plot, series, range.start.max(0.0))?;
-        }
-        canvas.line(
-            &[(plot_at.left, plot_at.bottom), (plot_at.right, plot_at.bottom)],
-            Pen::new(Colour::AXIS, 1.2),
-        )?;
+        let ground = [(plot_at.left, plot_at.bottom), (plot_at.right, plot_at.bottom)];
+        canvas.line(&ground, Pen::new(Colour::AXIS, 1.2))?;
+        draw_lines(canvas, &plot, &panel.series, range.start.max(0.0))?;
         Ok(plot_at.bottom)
     }
 
@@ -179,7 +175,7 @@ impl Panel {
 
     fn ticks(&self) -> Ticks {
         let range = self.range();
-        let wanted = (self.height.unwrap_or(PANEL) / 32.0).clamp(1.0, 8.0) as usize;
+        let wanted = (self.height.unwrap_or(PANEL) / 25.0).clamp(1.0, 8.0) as usize;
         Ticks::within(range.start, range.end, wanted, self.whole())
     }
 }

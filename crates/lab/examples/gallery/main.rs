@@ -3,6 +3,7 @@
 //! The numbers are made up or published by others; no daemon is needed.
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -10,7 +11,9 @@ use ringmaster_lab::chart::{
     AreaBand, Axis, Band, Bar, BarChart, Colour, LineChart, Marker, Moment, MomentKind, Panel, RefLine,
     Series, SmallMultiples, Svg, Timeline, grouped, png, replica_colour, terminal_bars,
 };
-use ringmaster_lab::report::{self, Block, Column, Report, Section, Table, Verdict};
+use ringmaster_lab::report;
+
+mod sample;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(env::args_os().nth(1).ok_or("usage: gallery FOLDER")?);
@@ -27,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("ranked", ranked().svg()?),
         ("scaling", scaling().svg()?),
         ("latency", latency().svg()?),
+        ("spread", spread().svg()?),
         ("policies", policies().svg()?),
         ("timeline", timeline(&[1.2, 3.6, 6.0, 8.4, 8.9], 12.0).svg()?),
         ("timeline-one", timeline(&[2.5], 8.0).svg()?),
@@ -34,9 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, svg) in &charts {
         write(&folder, name, svg)?;
     }
-    fs::write(folder.join("report.html"), report::html(&sample(&charts)))?;
+    fs::write(folder.join("report.html"), report::html(&sample::report(&charts)))?;
     for chart in [assignment(), even(), ranked()] {
-        println!("{}", terminal_bars(&chart, 90, true));
+        println!("{}", terminal_bars(&chart, 90, std::io::stdout().is_terminal()));
     }
     Ok(())
 }
@@ -71,7 +75,7 @@ fn assignment() -> BarChart {
     BarChart {
         title: "The assignment’s ring gives one of three replicas 84 % of the requests".into(),
         subtitle:
-            "10,000 requests, 100 at a time, seed 42, policy `assignment` with its own H and Φ on 512 slots. \
+            "10,000 requests, 100 at a time, seed 42, policy assignment with its own H and Φ on 512 slots. \
                    The prediction walks the ring for all ids before the first request is sent."
                 .into(),
         x_label: "replica".into(),
@@ -184,6 +188,35 @@ fn scaling() -> LineChart {
             colour: Colour::GREY,
         }],
         y_from_zero: true,
+        ..LineChart::default()
+    }
+}
+
+fn spread() -> LineChart {
+    let line = |name: &str, ys: [f64; 5], colour, dashed| Series {
+        name: name.to_owned(),
+        points: ys.iter().enumerate().map(|(i, y)| (i as f64, *y)).collect(),
+        colour,
+        dashed,
+        ..Series::default()
+    };
+    let ideal = [1.008, 1.0147, 1.0206, 1.026, 1.031];
+    LineChart {
+        title: "The busiest and the idlest replica against their share".into(),
+        subtitle: "10,000 requests for each N; 1 is the mean 10,000/N.".into(),
+        x_label: "replicas".into(),
+        y_label: "share of the mean".into(),
+        x: Axis::Categories((2..=6).map(|n| format!("N = {n}")).collect()),
+        series: vec![
+            line("max/mean", [1.0071, 1.0139, 1.0242, 1.0197, 1.0312], Colour::VERMILLION, false),
+            line("min/mean", [0.9929, 0.9881, 0.9792, 0.9812, 0.9701], Colour::BLUE, false),
+            line("max/mean of ideal hashing", ideal, Colour::GREY, true),
+        ],
+        bands: vec![AreaBand {
+            name: "±2σ of ideal hashing".into(),
+            points: ideal.iter().enumerate().map(|(i, y)| (i as f64, 2.0 - y - 0.01, y + 0.01)).collect(),
+            colour: Colour::GREY,
+        }],
         ..LineChart::default()
     }
 }
@@ -343,96 +376,5 @@ fn timeline(kills: &[f64], seconds: f64) -> Timeline {
             },
         ],
         moments,
-    }
-}
-
-fn sample(charts: &[(&str, Svg)]) -> Report {
-    let figure = |name: &str, caption: &str| {
-        let svg = charts
-            .iter()
-            .find(|(other, _)| *other == name)
-            .map_or(Svg(String::new()), |(_, svg)| svg.clone());
-        Block::Figure { svg, caption: caption.to_owned() }
-    };
-    let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
-    let table = Table {
-        caption: "Requests per replica, with what was predicted.".into(),
-        columns: vec![
-            Column::text("Replica"),
-            Column::number("Requests"),
-            Column::number("Predicted"),
-            Column::number("Deviation"),
-            Column::text("Remark"),
-        ],
-        rows: vec![
-            row(&["`Server 1`", "8,437", "8,430", "+0.1 %", "the busiest"]),
-            row(&["`Server 2`", "469", "481", "−2.5 %", ""]),
-            row(&["`Server 3`", "1,094", "1,089", "+0.5 %", "<script>alert(1)</script> is text"]),
-        ],
-        highlight_rows: vec![0],
-    };
-    Report {
-        title: "Ringmaster: measured beside predicted".into(),
-        subtitle: "Distribution, scaling, failure and hash functions of a self-healing load balancer".into(),
-        made_at: "Made on 2026-11-22 at 16:40 UTC by `ringmaster lab report`, commit 10363de, seed 42".into(),
-        machine: vec![
-            ("CPU".into(), "2 × sample processor".into()),
-            ("Docker".into(), "API 1.41".into()),
-            ("ringmaster".into(), "0.1.0 (`10363de`)".into()),
-        ],
-        sections: vec![
-            Section {
-                id: "a1".into(),
-                title: "Distribution of 10,000 requests".into(),
-                verdict: Some(Verdict::Pass("max/mean 1.021 ≤ 1.0482; χ² = 1.93, p = 0.38".into())),
-                lead:
-                    "The ring on request ids spreads as ideal hashing does; the assignment’s formulas do not."
-                        .into(),
-                blocks: vec![
-                    Block::Paragraph("Each request carries an `X-Request-Id` drawn from the seed.".into()),
-                    figure("even", "Each replica answers its third."),
-                    figure("assignment", "The same load with the assignment’s formulas."),
-                    Block::Table(table),
-                    Block::Code("ringmaster lab a1 --requests 10000 --seed 42\nmake a1".into()),
-                ],
-            },
-            Section {
-                id: "a2".into(),
-                title: "Scaling from two to six replicas".into(),
-                verdict: Some(Verdict::Info("nothing was promised for this machine".into())),
-                lead: "A step moves 1/N of the keys.".into(),
-                blocks: vec![figure("scaling", "Keys moved by each step.")],
-            },
-            Section {
-                id: "a3".into(),
-                title: "Failures".into(),
-                verdict: Some(Verdict::Fail("out of the ring after 140 ms, promised ≤ 100 ms".into())),
-                lead: "No request failed, but a SIGSTOP took too long to be noticed.".into(),
-                blocks: vec![figure("timeline", "Five faults under a steady load.")],
-            },
-            Section {
-                id: "a4".into(),
-                title: "Hash functions".into(),
-                verdict: Some(Verdict::Pass("every policy is where theory puts it".into())),
-                lead: String::new(),
-                blocks: vec![
-                    figure("policies", "Ten policies and formulas."),
-                    figure("ranked", "The same, ranked."),
-                ],
-            },
-            Section {
-                id: "method".into(),
-                title: "Method".into(),
-                verdict: None,
-                lead: String::new(),
-                blocks: vec![
-                    Block::Heading("Load".into()),
-                    Block::List(vec![
-                        "open loop, seeded arrivals".into(),
-                        "latency from the intended send time".into(),
-                    ]),
-                ],
-            },
-        ],
     }
 }
