@@ -17,6 +17,9 @@ ENGINE  := $(shell [ -S $(SOCKET) ] && curl -sf --max-time 5 --unix-socket $(SOC
 COMPOSE := $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; elif command -v docker-compose >/dev/null; then echo docker-compose; fi)
 MODE    ?= $(if $(and $(ENGINE),$(COMPOSE),$(shell command -v docker)),docker,process)
 
+# Looked for when it is used, so that what `deps` has just installed counts; Debian keeps it where only root looks.
+NGINX = $(shell PATH=$$PATH:/usr/sbin command -v nginx)
+
 # Where the process runtime's daemon keeps its state and its log.
 LOCAL := .ringmaster
 
@@ -118,9 +121,10 @@ check: ## Format, lints, documentation
 # Tests run with the release profile: a clean clone compiles the dependencies once, for `make up` too.
 test: deps ## Run every test; those against a real engine are skipped, and say so, where none answers
 	@cargo build --release --locked -p ringmaster-replica
-	@RINGMASTER_REQUIRE_ENGINE=$(if $(ENGINE),1,) cargo test --release --locked --workspace --all-features $(TESTS)
+	@RINGMASTER_REQUIRE_ENGINE=$(if $(ENGINE),1,) RINGMASTER_REQUIRE_NGINX=$(if $(NGINX),1,) \
+		cargo test --release --locked --workspace --all-features $(TESTS)
 
-deps: ## Look for what the tests use; install it with apt when root on Debian or Ubuntu, else name it
+deps: deps-nginx ## Look for what the tests use; install it with apt when root on Debian or Ubuntu, else name it
 	@if [ -S $(SOCKET) ] && curl -sf --max-time 5 --unix-socket $(SOCKET) http://localhost/_ping >/dev/null; then \
 		echo "deps: a Docker engine answers on $(SOCKET)"; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v dockerd >/dev/null; then \
@@ -131,6 +135,22 @@ deps: ## Look for what the tests use; install it with apt when root on Debian or
 		echo "deps: no Docker engine answers on $(SOCKET): install docker.io and docker-compose, or start dockerd."; \
 		echo "deps: the engine tests (docker conformance, end to end on docker) are skipped"; \
 	fi
+
+# The package would start a service on port 80, now and at every boot: a policy denies the first for as long as apt
+# runs (unless the machine has a policy of its own, which then decides), and the second is disabled.
+.PHONY: deps-nginx
+deps-nginx:
+	@if [ -n "$(NGINX)" ]; then echo "deps: nginx is here"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "deps: installing nginx-light, without its service"; \
+		policy=/usr/sbin/policy-rc.d; \
+		if [ ! -e $$policy ]; then \
+			trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 0755 $$policy; \
+		fi; \
+		if apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y nginx-light; then \
+			update-rc.d nginx disable; \
+		else echo "deps: nginx-light cannot be installed: the comparison of the ring with nginx is skipped"; fi; \
+	else echo "deps: no nginx: install nginx-light; the comparison of the ring with nginx is skipped"; fi
 
 .PHONY: sim bench soak a1 a2 a3 a4 report compare
 bench: ## Print the figures: the ring beside its peers; start, scale, failover, idle cost on the real engine

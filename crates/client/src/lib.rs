@@ -115,21 +115,29 @@ impl Client {
         self.json(self.request(Method::DELETE, &path)).await
     }
 
-    /// Who owns which share of a service's keys.
+    /// Who owns which share of a service's keys, or would with so many replicas.
     ///
     /// # Errors
     /// As every call.
-    pub async fn ring(&self, name: &ServiceName) -> Result<RingView, ClientError> {
-        self.get(&format!("/api/v1/services/{name}/ring")).await
+    pub async fn ring(&self, name: &ServiceName, replicas: Option<u32>) -> Result<RingView, ClientError> {
+        let path = format!("/api/v1/services/{name}/ring");
+        self.json(self.request(Method::GET, &path).query(&[("replicas", replicas)])).await
     }
 
-    /// Why a key goes where it goes, now.
+    /// Why a key goes where it goes now, or would with so many replicas.
     ///
     /// # Errors
     /// As every call.
-    pub async fn explain(&self, name: &ServiceName, key: &str) -> Result<Explanation, ClientError> {
+    pub async fn explain(
+        &self,
+        name: &ServiceName,
+        key: &str,
+        replicas: Option<u32>,
+    ) -> Result<Explanation, ClientError> {
         let path = format!("/api/v1/services/{name}/explain");
-        self.json(self.request(Method::GET, &path).query(&[("key", key)])).await
+        let request =
+            self.request(Method::GET, &path).query(&[("key", key)]).query(&[("replicas", replicas)]);
+        self.json(request).await
     }
 
     /// The timeline after sequence number `since`.

@@ -17,13 +17,14 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
 use ringmaster_core::api::DaemonInfo;
+use ringmaster_core::snapshot::{Report, Snapshot};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::reconcile::{Board, Command};
-use crate::store::Store;
+use crate::store::{Store, Traffic};
 use crate::timeline::Timeline;
 
 /// A manifest of 1 MiB, escaped as JSON.
@@ -40,6 +41,8 @@ pub struct Daemon {
     pub listeners: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Renders the metrics of both halves.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Tells what a change of a ring means for recent requests.
+    pub traffic: Arc<Traffic>,
 }
 
 impl fmt::Debug for Daemon {
@@ -52,25 +55,14 @@ impl fmt::Debug for Daemon {
 /// What every handler shares.
 #[derive(Debug, Clone)]
 pub struct AdminState {
-    store: Arc<Store>,
-    timeline: Arc<Timeline>,
-    clock: Clock,
-    board: watch::Receiver<Arc<Board>>,
-    commands: mpsc::Sender<Command>,
-    daemon: Arc<Daemon>,
-}
-
-impl AdminState {
-    pub(crate) fn new(
-        store: Arc<Store>,
-        timeline: Arc<Timeline>,
-        clock: Clock,
-        board: watch::Receiver<Arc<Board>>,
-        commands: mpsc::Sender<Command>,
-        daemon: Daemon,
-    ) -> AdminState {
-        AdminState { store, timeline, clock, board, commands, daemon: Arc::new(daemon) }
-    }
+    pub(crate) store: Arc<Store>,
+    pub(crate) timeline: Arc<Timeline>,
+    pub(crate) clock: Clock,
+    pub(crate) board: watch::Receiver<Arc<Board>>,
+    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) reports: watch::Receiver<Report>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) daemon: Arc<Daemon>,
 }
 
 /// Serves the admin API until shut down.

@@ -49,6 +49,8 @@ pub struct Controller {
     timeline: Arc<Timeline>,
     clock: Clock,
     board: watch::Receiver<Arc<Board>>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    reports: watch::Receiver<Report>,
     commands: mpsc::Sender<Command>,
     task: JoinHandle<()>,
 }
@@ -65,6 +67,7 @@ impl Controller {
     ) -> Controller {
         let (board_sender, board) = watch::channel(Arc::new(Board::default()));
         let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
+        let (snapshots, reports) = (seam.snapshots.subscribe(), seam.reports.clone());
         let channels = Channels {
             reports: seam.reports,
             snapshots: seam.snapshots,
@@ -73,7 +76,7 @@ impl Controller {
         };
         let reconciler = Reconciler::new(runtime, Arc::clone(&store), Arc::clone(&timeline), clock, channels);
         let task = tokio::spawn(reconciler.run(shutdown));
-        Controller { store, timeline, clock, board, commands, task }
+        Controller { store, timeline, clock, board, snapshots, reports, commands, task }
     }
 
     /// Follows what is.
@@ -88,14 +91,16 @@ impl Controller {
 
     /// What the admin API needs of it.
     pub fn admin_state(&self, daemon: admin::Daemon) -> admin::AdminState {
-        admin::AdminState::new(
-            Arc::clone(&self.store),
-            Arc::clone(&self.timeline),
-            self.clock,
-            self.board.clone(),
-            self.commands.clone(),
-            daemon,
-        )
+        admin::AdminState {
+            store: Arc::clone(&self.store),
+            timeline: Arc::clone(&self.timeline),
+            clock: self.clock,
+            board: self.board.clone(),
+            snapshots: self.snapshots.clone(),
+            reports: self.reports.clone(),
+            commands: self.commands.clone(),
+            daemon: Arc::new(daemon),
+        }
     }
 
     /// Waits until the loop has ended. It ends by shutdown; anything else is a bug that ends the daemon.

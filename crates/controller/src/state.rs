@@ -7,6 +7,8 @@
 //!
 //! Deliberately absent: what the state means ([`crate::store`]).
 
+mod rings;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,7 +16,6 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ringmaster_core::desired::Member;
-use ringmaster_core::desired::ring_members;
 use ringmaster_core::ring::RingState;
 use ringmaster_core::spec::{GatewaySpec, ServiceSpec};
 use ringmaster_core::{Generation, ServiceName};
@@ -100,8 +101,10 @@ struct Head {
 pub struct Loaded {
     /// The newest revision that is whole.
     pub revision: StoredRevision,
-    /// The ring allocations that could be read.
+    /// The ring of each service.
     pub rings: BTreeMap<ServiceName, RingState>,
+    /// One of them is not as it was on disk: it has to be saved before it is used.
+    pub rings_mended: bool,
     /// What was damaged and what was done about it, for the timeline.
     pub damage: Vec<String>,
 }
@@ -183,22 +186,10 @@ impl StateDir {
             damage.push(format!("going on with revision {}", found.generation));
         }
         let revision = revision.unwrap_or_default();
-        let mut rings = BTreeMap::new();
-        for (name, service) in &revision.services {
-            let path = self.ring_path(name, &service.ring);
-            match fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| {
-                let members = ring_members(name, &service.members);
-                RingState::decode(&bytes, &service.spec.balancing, &members).map_err(|e| e.to_string())
-            }) {
-                Ok(ring) => {
-                    rings.insert(name.clone(), ring);
-                }
-                Err(why) => {
-                    damage.push(format!("ring table of {name} is lost ({why}): rebuilt, most keys move"))
-                }
-            }
-        }
-        Ok(Loaded { revision, rings, damage })
+        let rings = self.load_rings(&revision)?;
+        let rings_mended = !rings.damage.is_empty();
+        damage.extend(rings.damage);
+        Ok(Loaded { revision, rings: rings.rings, rings_mended, damage })
     }
 
     /// Writes a generation: rings first, then the revision, then the head that makes it count.
@@ -369,6 +360,8 @@ fn advice(error: &io::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use ringmaster_core::desired::ring_members;
+
     use super::*;
 
     fn revision(generation: u64) -> StoredRevision {
@@ -453,7 +446,7 @@ mod tests {
         let members = |count| ringmaster_core::members::resize(&[], count).unwrap();
         let ring = |count| {
             let mut ring = RingState::new(&spec.balancing, 7).unwrap();
-            ring.update(&spec.balancing, &ring_members(&web, &members(count))).unwrap();
+            ring.update(&spec.balancing, &ring_members(&web, &spec.balancing, &members(count))).unwrap();
             ring
         };
         let (two, three) = (ring(2), ring(3));

@@ -8,11 +8,12 @@ mod merge;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ringmaster_core::api::{ApplyResponse, Change, GatewayChange, ManifestFile, ServiceChange};
+use ringmaster_core::api::{ApplyRequest, ApplyResponse, Change, GatewayChange, ManifestFile, ServiceChange};
 use ringmaster_core::desired::{Desired, DesiredService, Member, ring_members};
 use ringmaster_core::manifest::{self, ManifestErrors, RouteConflict, Source};
 use ringmaster_core::members::{self, MembersError};
-use ringmaster_core::ring::{RingError, RingState};
+use ringmaster_core::ring::{Ring, RingError, RingState};
+use ringmaster_core::traffic::TrafficMoved;
 use ringmaster_core::{Generation, ServiceName};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -43,6 +44,19 @@ pub enum StoreError {
     /// The members and the balancing settings make no ring.
     #[error("balancing: {0}")]
     Ring(#[from] RingError),
+    /// More keys would move than whoever asked for the change allows.
+    #[error(
+        "service `{service}`: {:.1} % of the keys would move, more than the {:.1} % that --max-move allows: nothing \
+         was applied", 100.0 * .share, 100.0 * .limit
+    )]
+    MovesTooMuch {
+        /// Whose keys.
+        service: ServiceName,
+        /// Which share of them.
+        share: f64,
+        /// Which share may.
+        limit: f64,
+    },
     /// Whoever asked for the change has rules of its own, and this breaks one.
     #[error("{0}")]
     Refused(String),
@@ -50,6 +64,9 @@ pub enum StoreError {
     #[error("the change could not be saved, nothing was applied: {0}")]
     State(#[from] StateError),
 }
+
+/// Tells what a change of a service's ring, from the first to the second, means for its recent requests.
+pub type Traffic = dyn Fn(&ServiceName, &Ring, &Ring) -> Option<TrafficMoved> + Send + Sync;
 
 /// The desired state and its keeper.
 #[derive(Debug)]
@@ -85,14 +102,12 @@ impl Store {
             gateway: loaded.revision.gateway,
         };
         let mut rings = loaded.rings;
-        let mut made_anew = false;
         for (name, stored) in loaded.revision.services {
             let balancing = &stored.spec.balancing;
             if !rings.contains_key(&name) {
                 let mut ring = RingState::new(balancing, merge::random_seed())?;
-                ring.update(balancing, &ring_members(&name, &stored.members))?;
+                ring.update(balancing, &ring_members(&name, balancing, &stored.members))?;
                 rings.insert(name.clone(), ring);
-                made_anew = true;
             }
             let service = DesiredService {
                 ring: rings[&name].ring(),
@@ -106,7 +121,7 @@ impl Store {
         let published = watch::Sender::new(Arc::new(desired.clone()));
         let manifest_digest = loaded.revision.manifest_digest;
         let mut inner = Inner { state, desired, rings, manifest_digest };
-        if made_anew {
+        if loaded.rings_mended {
             let draft = inner.draft();
             inner.commit(draft, &published)?;
         }
@@ -123,17 +138,13 @@ impl Store {
         Arc::clone(&self.published.borrow())
     }
 
-    /// Makes the desired state what the files say, or only tells what would change.
+    /// Makes the desired state what the files say, or only tells what would change. `traffic` tells what a change of
+    /// a service's ring means for its recent requests.
     ///
     /// # Errors
     /// Whatever is wrong with the files or forbids the change; then nothing is applied.
-    pub fn apply(
-        &self,
-        files: &[ManifestFile],
-        prune: bool,
-        dry_run: bool,
-    ) -> Result<ApplyResponse, StoreError> {
-        self.apply_with_digest(files, prune, dry_run, None)
+    pub fn apply(&self, request: &ApplyRequest, traffic: &Traffic) -> Result<ApplyResponse, StoreError> {
+        self.apply_with_digest(request, traffic, None)
     }
 
     /// Applies the file of `serve --manifest` unless it is the one that was applied last.
@@ -145,27 +156,28 @@ impl Store {
         if self.lock().manifest_digest.as_ref() == Some(&digest) {
             return Ok(None);
         }
-        self.apply_with_digest(std::slice::from_ref(file), false, false, Some(digest)).map(Some)
+        let files = vec![file.clone()];
+        let request = ApplyRequest { files, prune: false, dry_run: false, max_move: None };
+        self.apply_with_digest(&request, &|_, _, _| None, Some(digest)).map(Some)
     }
 
     fn apply_with_digest(
         &self,
-        files: &[ManifestFile],
-        prune: bool,
-        dry_run: bool,
+        request: &ApplyRequest,
+        traffic: &Traffic,
         digest: Option<String>,
     ) -> Result<ApplyResponse, StoreError> {
         let sources: Vec<Source<'_>> =
-            files.iter().map(|file| Source { file: &file.file, text: &file.text }).collect();
+            request.files.iter().map(|file| Source { file: &file.file, text: &file.text }).collect();
         let manifest = manifest::parse(&sources)?;
         let mut inner = self.lock();
         let mut draft = inner.draft();
         let next = draft.desired.generation.next();
         let mut changes = Vec::new();
         for (name, declared) in manifest.services {
-            changes.push(draft.put_service(name, declared.spec, next)?);
+            changes.push(draft.put_service(name, declared.spec, next, traffic)?);
         }
-        if prune {
+        if request.prune {
             let named: Vec<ServiceName> = changes.iter().map(|change| change.name.clone()).collect();
             let rest: Vec<ServiceName> = draft.desired.services.keys().cloned().collect();
             for name in rest.into_iter().filter(|name| !named.contains(name)) {
@@ -178,9 +190,10 @@ impl Store {
         }
         let after = draft.desired.gateway.clone();
         draft.check()?;
+        check_moves(&changes, request.max_move)?;
         let gateway = (before != after).then_some(GatewayChange { before, after });
         let mut response = ApplyResponse { generation: draft.desired.generation, services: changes, gateway };
-        if dry_run {
+        if request.dry_run {
             return Ok(response);
         }
         let new_file = digest.is_some() && digest != draft.manifest_digest;
@@ -193,6 +206,21 @@ impl Store {
             inner.commit(draft, &self.published)?;
         }
         Ok(response)
+    }
+
+    /// The ring that a service would have with another number of replicas, or has.
+    ///
+    /// # Errors
+    /// An unknown service, or a count that it cannot have.
+    pub fn preview(&self, name: &ServiceName, replicas: Option<u32>) -> Result<Ring, StoreError> {
+        let mut draft = self.lock().draft();
+        let service = draft.service(name)?;
+        let generation = service.generation;
+        if let Some(count) = replicas {
+            let members = members::resize(&service.members, count as usize)?;
+            draft.set_members(name, members, generation)?;
+        }
+        Ok(draft.service(name)?.ring.clone())
     }
 
     /// Sets the live replica count of a service. Returns the generation that contains it.
@@ -261,6 +289,18 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic while it was held left no half-made change: drafts are thrown away.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Refuses a change by which more keys move than the limit allows.
+fn check_moves(changes: &[ServiceChange], limit: Option<f64>) -> Result<(), StoreError> {
+    let Some(limit) = limit else { return Ok(()) };
+    match changes.iter().find(|change| change.keys_moved > limit) {
+        Some(change) => {
+            let (service, share) = (change.name.clone(), change.keys_moved);
+            Err(StoreError::MovesTooMuch { service, share, limit })
+        }
+        None => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringmaster_core::debut::Debuts;
 use ringmaster_core::desired::Desired;
 use ringmaster_core::handshake::Handshake;
 use ringmaster_core::history::History;
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) history: History,
     /// What was published and acknowledged.
     pub(crate) handshake: Handshake,
+    pub(crate) debuts: Debuts,
 }
 
 #[derive(Debug)]
@@ -233,6 +235,7 @@ impl World {
                 pending: Some(Pending::Create),
             });
         }
+        self.debuts.follow(desired);
         let mut news = self.history.observe(&replicas, now);
         news.retain(|(name, _)| desired.services.contains_key(&name.service));
         self.history.retain_services(|service| desired.services.contains_key(service));
@@ -243,6 +246,7 @@ impl World {
             revisions: self.revisions.clone(),
             history: self.history.clone(),
             handshake: self.handshake.clone(),
+            debuts: self.debuts.clone(),
         };
         (observed, news)
     }

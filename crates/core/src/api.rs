@@ -9,6 +9,7 @@ use crate::ring::stats::Spread;
 use crate::ring::{Ring, Share};
 use crate::spec::{GatewaySpec, Policy, ServiceSpec};
 use crate::status::ServiceStatus;
+use crate::traffic::TrafficMoved;
 
 /// One file of an `apply`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct ApplyRequest {
     /// Only tell what would change.
     #[serde(default)]
     pub dry_run: bool,
+    /// Refuse a change by which more than this share of a service's keys gets another owner, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_move: Option<f64>,
 }
 
 /// What an `apply` changed, or would.
@@ -62,6 +66,9 @@ pub struct ServiceChange {
     pub keys_moved: f64,
     /// Whether that share is counted, and not estimated from a sample of keys.
     pub keys_moved_exact: bool,
+    /// What that means for the requests of the last minutes, where the data plane has seen some with a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficMoved>,
     /// Largest share of keys by the mean one, before and after; 0 without replicas.
     pub max_over_mean: (f64, f64),
     /// The template changes: every replica is replaced, one at a time.

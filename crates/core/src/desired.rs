@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, Ordinal, ServiceName};
 use crate::ring::{Ring, RingMember};
-use crate::spec::{GatewaySpec, ServiceSpec};
+use crate::spec::{Balancing, GatewaySpec, ServiceSpec};
 
 /// Everything that should be.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -56,11 +56,11 @@ impl Member {
 }
 
 /// The members as their ring sees them: named for what outlives replacements.
-pub fn ring_members(service: &ServiceName, members: &[Member]) -> Vec<RingMember> {
+pub fn ring_members(service: &ServiceName, balancing: &Balancing, members: &[Member]) -> Vec<RingMember> {
     let named = |member: &Member| RingMember {
         ordinal: member.ordinal,
         name: member.host.clone().unwrap_or_else(|| format!("{service}-{}", member.ordinal)),
-        weight: 1,
+        weight: balancing.weight(member.ordinal),
     };
     members.iter().map(named).collect()
 }

@@ -2,13 +2,14 @@
 //!
 //! Responsible for: the manifest and its limits ([`manifest`], [`spec`]), the desired state and its members
 //! ([`desired`]), the plan that leads from observed to desired ([`plan`]), the routing state that the data
-//! plane follows ([`snapshot`]), the drain handshake ([`handshake`]), backoff ([`history`]), status
-//! ([`status`]) and the ring ([`ring`]).
+//! plane follows ([`snapshot`]), the drain handshake ([`handshake`]), backoff ([`history`]), who is new
+//! ([`debut`]), status ([`status`]), recent keys ([`traffic`]) and the ring ([`ring`]).
 //!
 //! Deliberately absent: clocks, random numbers, sockets, files, tasks. Time arrives as a value
 //! ([`Timestamp`]), the world arrives as [`observed::Observed`], and effects leave as [`plan::Action`]s.
 
 pub mod api;
+pub mod debut;
 pub mod desired;
 pub mod event;
 pub mod handshake;
@@ -24,6 +25,7 @@ pub mod snapshot;
 pub mod spec;
 pub mod status;
 mod time;
+pub mod traffic;
 
 pub use ids::{Attempt, Generation, Ordinal, ReplicaName, Revision, ServiceName};
 pub use time::Timestamp;

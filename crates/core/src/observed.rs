@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
+use crate::debut::Debuts;
 use crate::handshake::Handshake;
 use crate::history::History;
 use crate::ids::{ReplicaName, Revision, ServiceName};
@@ -159,4 +160,6 @@ pub struct Observed {
     pub history: History,
     /// What was published when, and what the data plane has acknowledged.
     pub handshake: Handshake,
+    /// Who is new to its service's set.
+    pub debuts: Debuts,
 }

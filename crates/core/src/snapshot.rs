@@ -6,12 +6,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::Timestamp;
 use crate::desired::Desired;
 use crate::ids::{Generation, Ordinal, ReplicaName, ServiceName};
 use crate::observed::Observed;
 use crate::plan::Plan;
-use crate::ring::Ring;
+use crate::ring::explain::{Explanation, SkipReason};
+use crate::ring::{KeyHash, Ring, bounded};
 use crate::spec::{Balancing, ListenerSpec, Resilience, RouteSpec};
 
 /// The immutable routing state. A request uses exactly one per attempt.
@@ -51,6 +54,10 @@ pub struct Endpoint {
     pub replica: ReplicaName,
     /// Where it answers.
     pub address: SocketAddr,
+    /// Its share by that of the others; 0 gets nothing.
+    pub weight: u32,
+    /// Since when it serves, if its member is new to the set and the service starts such slowly.
+    pub new_since: Option<Timestamp>,
 }
 
 /// What the data plane tells the controller.
@@ -74,6 +81,43 @@ pub struct EndpointReport {
     pub failures: u64,
     /// The proxy alone has stopped choosing it for now.
     pub ejected: bool,
+}
+
+impl ServiceRouting {
+    /// Why the data plane passes a member over for a key at `now`, as far as its report tells; none if it may
+    /// serve. A member without an endpoint is not ready, or on its way out: the caller knows which.
+    pub fn passed_over(
+        &self,
+        ordinal: Ordinal,
+        hash: KeyHash,
+        report: &Report,
+        now: Timestamp,
+    ) -> Option<SkipReason> {
+        let Some(endpoint) = self.endpoints.get(&ordinal) else { return Some(SkipReason::NotReady) };
+        let known =
+            |endpoint: &Endpoint| report.endpoints.get(&endpoint.replica).copied().unwrap_or_default();
+        if known(endpoint).ejected {
+            return Some(SkipReason::Ejected);
+        }
+        let is_held_back = |duration: Duration| {
+            endpoint.new_since.is_some_and(|since| !bounded::keeps(hash, now.since(since), duration))
+        };
+        if self.balancing.slow_start.is_some_and(|duration| is_held_back(duration.0)) {
+            return Some(SkipReason::SlowStart);
+        }
+        let bound = self.balancing.bounded_load?;
+        let in_flight = |endpoint: &Endpoint| u64::from(known(endpoint).in_flight);
+        let total = self.endpoints.values().map(in_flight).sum();
+        let weights = self.endpoints.values().map(|endpoint| u64::from(endpoint.weight)).sum();
+        let has_room = bounded::has_room(bound, in_flight(endpoint), total, endpoint.weight, weights);
+        (!has_room).then_some(SkipReason::OverBound)
+    }
+
+    /// Why a key goes where it goes at `now`: see [`ServiceRouting::passed_over`].
+    pub fn explain(&self, key: &[u8], report: &Report, now: Timestamp) -> Explanation {
+        let hash = self.ring.hash(key);
+        Explanation::of(&self.ring, key, |ordinal| self.passed_over(ordinal, hash, report, now))
+    }
 }
 
 impl Default for Snapshot {
@@ -114,7 +158,14 @@ pub fn snapshot(desired: &Desired, observed: &Observed, plan: &Plan, generation:
         for (ordinal, replica) in plan.serving.get(name).into_iter().flatten() {
             let found = observed.replicas.iter().find(|r| r.name == *replica);
             if let Some(address) = found.and_then(|r| r.address) {
-                endpoints.insert(*ordinal, Endpoint { replica: replica.clone(), address });
+                let new_since = observed.debuts.new_since(name, *ordinal, observed.now);
+                let endpoint = Endpoint {
+                    replica: replica.clone(),
+                    address,
+                    weight: service.spec.balancing.weight(*ordinal),
+                    new_since: new_since.filter(|_| service.spec.balancing.slow_start.is_some()),
+                };
+                endpoints.insert(*ordinal, endpoint);
             }
         }
         let routing = ServiceRouting {

@@ -278,6 +278,9 @@ pub struct RouteSpec {
     /// Matches whole path segments: `/api` matches `/api` and `/api/x`, not `/apis`. Default `/`.
     #[serde(default = "defaults::default_path_prefix")]
     pub path_prefix: String,
+    /// Answers carry the name of the replica that made them, such as `X-Ringmaster-Replica: web-1`. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replica_header: bool,
 }
 
 /// Where the data plane listens, and what it answers itself.
@@ -364,6 +367,10 @@ impl Default for Resilience {
 
 impl Default for RouteSpec {
     fn default() -> Self {
-        Self { hosts: defaults::default_hosts(), path_prefix: defaults::default_path_prefix() }
+        Self {
+            hosts: defaults::default_hosts(),
+            path_prefix: defaults::default_path_prefix(),
+            replica_header: false,
+        }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use ringmaster_core::debut::Debuts;
 use ringmaster_core::desired::{Desired, DesiredService};
 use ringmaster_core::handshake::Handshake;
 use ringmaster_core::history::History;
@@ -219,6 +220,7 @@ impl World {
             revisions: BTreeMap::from([(web(), revision)]),
             history: self.history.clone(),
             handshake: self.handshake.clone(),
+            debuts: Debuts::default(),
         }
     }
 

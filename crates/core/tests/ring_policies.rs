@@ -287,7 +287,8 @@ fn members_that_make_no_ring_are_refused() {
         let refused = |members: &[RingMember]| fresh(&settings, 1, members).unwrap_err();
         assert_eq!(refused(&[member(1, 1), member(1, 2)]), RingError::Twice(Ordinal(1)));
         assert_eq!(refused(&[member(1_024, 1)]), RingError::Ordinal(Ordinal(1_024)));
-        let nobody = fresh(&settings, 1, &[member(0, 0), member(1, 0)]).unwrap();
+        assert_eq!(refused(&[member(0, 0), member(1, 0)]), RingError::Weightless);
+        let nobody = fresh(&settings, 1, &[]).unwrap();
         assert_eq!((nobody.shares().len(), nobody.candidates(b"x").count()), (0, 0), "{policy}");
         assert_eq!(Spread::of(&nobody.shares()), Spread::default());
         let heaviest = [member(0, u32::MAX), member(1, 1)];
@@ -437,6 +438,11 @@ proptest! {
         let mut state = RingState::new(&settings, 5).unwrap();
         for weights in steps {
             let before = state.ring();
+            if !weights.is_empty() && weights.values().all(|weight| *weight == 0) {
+                prop_assert_eq!(state.update(&settings, &members(&weights)), Err(RingError::Weightless));
+                prop_assert_eq!(state.ring(), before);
+                continue;
+            }
             let moved = state.update(&settings, &members(&weights)).unwrap();
             let after = state.ring();
             let alive: Vec<Ordinal> =

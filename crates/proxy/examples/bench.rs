@@ -76,7 +76,7 @@ fn snapshot(origins: &[SocketAddr]) -> Result<Snapshot, Box<dyn std::error::Erro
     let ring = fresh(&balancing, 7, &members)?;
     let endpoint = |(ordinal, address): (u16, &SocketAddr)| {
         let replica = ReplicaName { service: name.clone(), ordinal: Ordinal(ordinal), attempt: Attempt(0) };
-        (Ordinal(ordinal), Endpoint { replica, address: *address })
+        (Ordinal(ordinal), Endpoint { replica, address: *address, weight: 1, new_since: None })
     };
     let routing = ServiceRouting {
         name: name.clone(),

@@ -10,13 +10,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
+use http::header::{HOST, HeaderName, HeaderValue, SET_COOKIE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
+use ringmaster_core::ReplicaName;
 use tokio::time::timeout;
 
 use crate::assignment;
@@ -37,11 +38,16 @@ pub(crate) const BODY_BYTES_BUFFERED_MAX: usize = 64 << 10;
 /// How long a client may take to send a body that is buffered.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Names the replica that answered, where `route.replicaHeader` asks for it.
+const X_RINGMASTER_REPLICA: HeaderName = HeaderName::from_static("x-ringmaster-replica");
+
 /// A request as every try needs it.
 struct Prepared {
     head: Parts,
     host: Option<HeaderValue>,
     key: Option<Key>,
+    /// The key as a cookie, for a client that has none.
+    set_cookie: Option<HeaderValue>,
     /// The body as a whole; none while it streams.
     buffered: Option<Bytes>,
     progress: Progress,
@@ -53,6 +59,26 @@ struct Begun {
     response: Response<Incoming>,
     connection: Connection,
     in_flight: InFlight,
+}
+
+/// What the proxy adds to an answer.
+struct Added {
+    set_cookie: Option<HeaderValue>,
+    replica: Option<ReplicaName>,
+}
+
+impl Added {
+    fn to(self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+        if let Some(cookie) = self.set_cookie {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        // A name is of letters, digits and hyphens.
+        let name = self.replica.and_then(|replica| HeaderValue::from_str(&replica.short()).ok());
+        if let Some(name) = name {
+            response.headers_mut().insert(X_RINGMASTER_REPLICA, name);
+        }
+        response
+    }
 }
 
 /// Answers one request of a client.
@@ -96,12 +122,18 @@ async fn answer(
     let result = match prepare(worker, client, host, &service, request).await {
         Ok((prepared, first)) => {
             let path = of_assignment.then(|| prepared.head.uri.path().to_owned());
-            let upgrade = prepared.upgrade.clone();
-            exchange_with_endpoint(worker, prepared, first).await.and_then(|begun| match path {
-                Some(path) if begun.response.status() == StatusCode::NOT_FOUND => {
-                    Ok(assignment::unknown_endpoint(&path))
-                }
-                _ => relay(worker, begun, upgrade, on_upgrade, exchange),
+            let (upgrade, set_cookie) = (prepared.upgrade.clone(), prepared.set_cookie.clone());
+            exchange_with_endpoint(worker, prepared, first).await.and_then(|begun| {
+                let replica =
+                    service.spec.route.replica_header.then(|| begun.in_flight.endpoint().replica.clone());
+                let response = match path {
+                    Some(path) if begun.response.status() == StatusCode::NOT_FOUND => {
+                        Ok(assignment::unknown_endpoint(&path))
+                    }
+                    _ => relay(worker, begun, upgrade, on_upgrade, exchange),
+                };
+                let added = Added { set_cookie, replica };
+                response.map(|response| added.to(response))
             })
         }
         Err(refusal) => Err(refusal),
@@ -143,7 +175,15 @@ async fn prepare(
     request: Request<Incoming>,
 ) -> Result<(Prepared, RequestBody), Refusal> {
     let (mut head, body) = request.into_parts();
-    let key = service.keys.iter().find_map(|source| source.key(&head, client, &worker.random));
+    let found = service.keys.iter().find_map(|source| {
+        let key = source.key(&head, client, &worker.random)?;
+        let set_cookie = source.set_cookie(&head, &key);
+        Some((key, set_cookie))
+    });
+    let (key, set_cookie) = found.map_or((None, None), |(key, cookie)| (Some(key), cookie));
+    if let Some(key) = &key {
+        service.stats.offer(key.as_bytes(), worker.random.bits());
+    }
     let upgrade = headers::upgrade_protocol(&head.headers, head.version);
     let length = body.size_hint().exact();
     let framing = if length.is_some() { Framing::Length } else { Framing::Chunked };
@@ -168,7 +208,7 @@ async fn prepare(
             (None, progress.clone(), RequestBody::Stream(body, progress))
         }
     };
-    Ok((Prepared { head, host, key, buffered, progress, upgrade }, body))
+    Ok((Prepared { head, host, key, set_cookie, buffered, progress, upgrade }, body))
 }
 
 /// Tries until a response begins, or the decision is to give up.
@@ -189,7 +229,7 @@ async fn exchange_with_endpoint(
         let service =
             find(worker, prepared.host.as_ref(), prepared.head.uri.path()).ok_or(Refusal::NoRoute)?;
         let Some(endpoint) = picker::pick(&service, prepared.key.as_ref(), &tried, &worker.random) else {
-            return Err(if service.endpoints.is_empty() { Refusal::NoEndpoint } else { refusal });
+            return Err(if service.places.is_empty() { Refusal::NoEndpoint } else { refusal });
         };
         let in_flight = endpoint.begin();
         let chosen_at = Instant::now();

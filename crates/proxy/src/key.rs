@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use http::header::COOKIE;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ringmaster_core::spec::HashOn;
 
 /// The field whose value is the key of `hashOn: requestId`.
@@ -25,6 +25,8 @@ pub(crate) enum KeySource {
     ClientIp,
     Header(HeaderName),
     Cookie(String),
+    /// As `Cookie`, and set where the client has none.
+    SetCookie(String),
     Query(String),
 }
 
@@ -57,8 +59,20 @@ impl KeySource {
             HashOn::ClientIp => KeySource::ClientIp,
             HashOn::Header(name) => name.parse().map_or(KeySource::None, KeySource::Header),
             HashOn::Cookie(name) => KeySource::Cookie(name.clone()),
+            HashOn::SetCookie(name) => KeySource::SetCookie(name.clone()),
             HashOn::Query(name) => KeySource::Query(name.clone()),
         }
+    }
+
+    /// The field that gives the client the key which it was drawn, if it did not bring it. The cookie lasts as long
+    /// as the browser's session, and no script sees it.
+    pub(crate) fn set_cookie(&self, request: &Parts, key: &Key) -> Option<HeaderValue> {
+        let KeySource::SetCookie(name) = self else { return None };
+        if cookie(&request.headers, name).is_some() {
+            return None;
+        }
+        let value = std::str::from_utf8(key.as_bytes()).ok()?;
+        HeaderValue::from_str(&format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax")).ok()
     }
 
     /// The key of a request, if it has one.
@@ -72,6 +86,9 @@ impl KeySource {
             KeySource::ClientIp => Key::text(client.to_canonical().to_string().as_bytes()),
             KeySource::Header(name) => header(&request.headers, name),
             KeySource::Cookie(name) => cookie(&request.headers, name),
+            KeySource::SetCookie(name) => {
+                cookie(&request.headers, name).or_else(|| Some(random.sixteen_digits()))
+            }
             KeySource::Query(name) => query(request.uri.query().unwrap_or_default(), name),
         }
     }
@@ -122,6 +139,11 @@ impl Random {
     /// A number below `end`, which must be above 0 and below 2^32: the top half scaled, without division.
     pub(crate) fn below(&self, end: usize) -> usize {
         (((self.next() >> 32) * end as u64) >> 32) as usize
+    }
+
+    /// The value of a cookie that only tells clients apart: 64 random bits in hexadecimal digits.
+    fn sixteen_digits(&self) -> Key {
+        Key::text(format!("{:016x}", self.next()).as_bytes()).expect("it has sixteen digits")
     }
 
     /// 100000 to 999999, the request ids of the assignment.
@@ -202,6 +224,21 @@ mod tests {
             Request::get("/").header("cookie", "xsid=1; sid=2=3; other=4").header("cookie", "sid=9");
         assert_eq!(key(on.clone(), request).unwrap(), b"2=3");
         assert_eq!(key(on, Request::get("/").header("cookie", "sidx=1")), None);
+    }
+
+    #[test]
+    fn a_cookie_is_set_once() {
+        let source = KeySource::new(&HashOn::SetCookie("sid".to_owned()));
+        let ask = |request: http::request::Builder| {
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let key = source.key(&parts, IpAddr::from([10, 0, 0, 7]), &Random::new()).unwrap();
+            let set = source.set_cookie(&parts, &key).map(|field| field.to_str().unwrap().to_owned());
+            (String::from_utf8(key.as_bytes().to_vec()).unwrap(), set)
+        };
+        let (drawn, set) = ask(Request::get("/").header("cookie", "other=1; sid="));
+        assert_eq!(set.unwrap(), format!("sid={drawn}; Path=/; HttpOnly; SameSite=Lax"));
+        assert_ne!(ask(Request::get("/")).0, drawn);
+        assert_eq!(ask(Request::get("/").header("cookie", format!("sid={drawn}"))), (drawn, None));
     }
 
     #[test]

@@ -37,7 +37,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use ringmaster_core::ServiceName;
+use ringmaster_core::ring::Ring;
 use ringmaster_core::snapshot::{Report, Snapshot};
+use ringmaster_core::traffic::TrafficMoved;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -169,6 +172,15 @@ impl Proxy {
     pub fn metrics_renderer(&self) -> impl Fn() -> String + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         move || metrics::render(&shared)
+    }
+
+    /// A handle that tells what a change of a service's ring, from the first to the second, would mean for the
+    /// requests of the last minutes; none where there were none with a key.
+    pub fn traffic_reader(
+        &self,
+    ) -> impl Fn(&ServiceName, &Ring, &Ring) -> Option<TrafficMoved> + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move |service, before, after| shared.service_stats(service)?.moved(before, after)
     }
 
     /// Waits until all threads have ended, which happens after the token was cancelled or a thread panicked.

@@ -1,23 +1,20 @@
 //! The choice of an endpoint for one try.
 //!
-//! With a key: the ring's candidates in their order, those over their bound left out. Without: by the policy, or the
-//! less loaded of two random endpoints. Ejected endpoints, and those over their bound, are skipped as long as another
-//! one is left that this request has not tried; when none is, they are tried in the same order, so the last one
-//! standing is never refused.
+//! With a key: the ring's candidates in their order, those over their bound or in their slow start left out. Without:
+//! by the policy, or the less loaded of two random endpoints. Who is passed over is still tried, the least bad first,
+//! when nobody else is left that this request has not tried: the last one standing is never refused.
 
 use std::rc::Rc;
 
-use ringmaster_core::ring::bounded;
+use ringmaster_core::ring::KeyHash;
+use ringmaster_core::ring::bounded::{self, is_taken_over};
 use ringmaster_core::ring::explain::{SkipReason, choose};
 use ringmaster_core::ring::select::{Load, least_request, power_of_two};
 use ringmaster_core::spec::Policy;
 
 use crate::key::{Key, Random};
-use crate::routing::Service;
+use crate::routing::{Place, Service};
 use crate::upstream::Endpoint;
-
-/// The weight of every endpoint: members are alike.
-const WEIGHT: u32 = 1;
 
 /// The endpoint for the next try; none if all have been tried, or there are none.
 pub(crate) fn pick<'a>(
@@ -26,79 +23,105 @@ pub(crate) fn pick<'a>(
     tried: &[Rc<Endpoint>],
     random: &Random,
 ) -> Option<&'a Rc<Endpoint>> {
-    match (service.spec.balancing.policy, key) {
-        (Policy::RoundRobin, _) => in_turn(service, tried),
+    let place = match (service.spec.balancing.policy, key) {
+        (Policy::RoundRobin, _) => in_turn(service, tried, random),
         (Policy::LeastRequest, _) => {
-            let choice = eligible(service, tried);
-            least_request(choice.iter().map(|endpoint| load(endpoint))).map(|index| choice[index])
+            let mut choice = eligible(service, tried, random);
+            let load = loads(service);
+            // Among equals the first is taken: where nothing else tells them apart it has to be a random one.
+            if service.has_new() {
+                let first = random.below(choice.len().max(1));
+                choice.rotate_left(first);
+            }
+            least_request(choice.iter().map(|place| load(place))).map(|index| choice[index])
         }
         (Policy::P2c, _) | (_, None) => less_loaded(service, tried, random),
         (_, Some(key)) => first_candidate(service, key, tried),
-    }
+    };
+    place.map(|place| &place.endpoint)
 }
 
-fn first_candidate<'a>(service: &'a Service, key: &Key, tried: &[Rc<Endpoint>]) -> Option<&'a Rc<Endpoint>> {
+fn first_candidate<'a>(service: &'a Service, key: &Key, tried: &[Rc<Endpoint>]) -> Option<&'a Place> {
+    let ring = &service.spec.ring;
+    let hash: KeyHash = ring.hash(key.as_bytes());
     let bound = service.spec.balancing.bounded_load;
-    let in_flight = || service.endpoints.iter().map(|e| u64::from(e.stats.in_flight())).sum();
+    let in_flight = || service.places.iter().map(|place| u64::from(place.endpoint.stats.in_flight())).sum();
     let total: u64 = if bound.is_some() { in_flight() } else { 0 };
-    let skip = |endpoint: &&'a Rc<Endpoint>| {
-        if is_tried(tried, endpoint) {
-            return Some(SkipReason::Tried);
+    let skip = |place: &&'a Place| {
+        if let Some(reason) = unusable(place, tried) {
+            return Some(reason);
         }
-        if !endpoint.health.is_usable() {
-            return Some(SkipReason::Ejected);
+        if place.is_held_back(|age, duration| bounded::keeps(hash, age, duration)) {
+            return Some(SkipReason::SlowStart);
         }
-        let own = u64::from(endpoint.stats.in_flight());
-        let members = service.endpoints.len() as u64;
-        let is_full = bound.is_some_and(|bound| !bounded::has_room(bound, own, total, WEIGHT, members));
-        is_full.then_some(SkipReason::OverBound)
+        let own = u64::from(place.endpoint.stats.in_flight());
+        let has_room = |bound| bounded::has_room(bound, own, total, place.weight, service.weights);
+        bound.is_some_and(|bound| !has_room(bound)).then_some(SkipReason::OverBound)
     };
-    let candidates = service.spec.ring.candidates(key.as_bytes());
-    choose(candidates.filter_map(|ordinal| service.endpoint(ordinal)), skip)
+    choose(ring.candidates_of_hash(hash).filter_map(|ordinal| service.place(ordinal)), skip)
+}
+
+/// Why an endpoint cannot be chosen, or should not be, whatever the key.
+fn unusable(place: &Place, tried: &[Rc<Endpoint>]) -> Option<SkipReason> {
+    if is_tried(tried, &place.endpoint) {
+        return Some(SkipReason::Tried);
+    }
+    (!place.endpoint.health.is_usable()).then_some(SkipReason::Ejected)
+}
+
+/// Without a key the share of a new endpoint is drawn.
+fn is_held_back(place: &Place, random: &Random) -> bool {
+    place.is_held_back(|age, duration| is_taken_over(random.bits(), age, duration))
 }
 
 /// The next one in turn on this worker. One that cannot be chosen loses its turn to the next.
-fn in_turn<'a>(service: &'a Service, tried: &[Rc<Endpoint>]) -> Option<&'a Rc<Endpoint>> {
-    let weights = vec![WEIGHT; service.endpoints.len()];
+fn in_turn<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random) -> Option<&'a Place> {
+    let weights: Vec<u32> = service.places.iter().map(|place| place.weight).collect();
     let mut turns = service.turns.borrow_mut();
-    let in_order = weights.iter().filter_map(|_| turns.next(&weights)).map(|index| &service.endpoints[index]);
-    choose(in_order, |endpoint| match endpoint {
-        endpoint if is_tried(tried, endpoint) => Some(SkipReason::Tried),
-        endpoint if !endpoint.health.is_usable() => Some(SkipReason::Ejected),
-        _ => None,
+    let next = |_: &Place| turns.next(&weights).map(|index| &service.places[index]);
+    // A heavy one comes several times within as many turns as there are endpoints: then the others follow.
+    let in_order = service.places.iter().filter_map(next).chain(&service.places);
+    choose(in_order.filter(|place| place.weight > 0), |place| {
+        unusable(place, tried).or_else(|| is_held_back(place, random).then_some(SkipReason::SlowStart))
     })
 }
 
-fn less_loaded<'a>(
-    service: &'a Service,
-    tried: &[Rc<Endpoint>],
-    random: &Random,
-) -> Option<&'a Rc<Endpoint>> {
-    let all = &service.endpoints;
+fn less_loaded<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random) -> Option<&'a Place> {
+    let (all, load) = (&service.places, loads(service));
     // Usually two draws hit two different endpoints that are both in service; only otherwise sort them out.
     if all.len() > 1 && tried.is_empty() {
         let (a, b) = (&all[random.below(all.len())], &all[random.below(all.len())]);
-        if !Rc::ptr_eq(a, b) && a.health.is_usable() && b.health.is_usable() {
+        let fits = |place: &Place| {
+            place.weight > 0 && place.endpoint.health.is_usable() && !is_held_back(place, random)
+        };
+        if !Rc::ptr_eq(&a.endpoint, &b.endpoint) && fits(a) && fits(b) {
             return Some(if load(b).compare(&load(a)).is_lt() { b } else { a });
         }
     }
-    let choice = eligible(service, tried);
+    let choice = eligible(service, tried, random);
     let drawn = [random.bits(), random.bits()];
     power_of_two(choice.len(), drawn, |index| load(choice[index])).map(|index| choice[index])
 }
 
-/// Those that this request has not tried and that are in service; if there are none, those not tried.
-fn eligible<'a>(service: &'a Service, tried: &[Rc<Endpoint>]) -> Vec<&'a Rc<Endpoint>> {
-    let left: Vec<&Rc<Endpoint>> =
-        service.endpoints.iter().filter(|endpoint| !is_tried(tried, endpoint)).collect();
-    let usable: Vec<&Rc<Endpoint>> =
-        left.iter().copied().filter(|endpoint| endpoint.health.is_usable()).collect();
-    if usable.is_empty() { left } else { usable }
+/// Those that this request has not tried and that nothing speaks against; if there are none, the least bad ones.
+fn eligible<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random) -> Vec<&'a Place> {
+    let weighted = service.places.iter().filter(|place| place.weight > 0);
+    let left: Vec<&Place> = weighted.filter(|place| !is_tried(tried, &place.endpoint)).collect();
+    let usable: Vec<&Place> =
+        left.iter().copied().filter(|place| place.endpoint.health.is_usable()).collect();
+    let settled: Vec<&Place> = usable.iter().copied().filter(|place| !is_held_back(place, random)).collect();
+    [settled, usable].into_iter().find(|places| !places.is_empty()).unwrap_or(left)
 }
 
-fn load(endpoint: &Rc<Endpoint>) -> Load {
-    let (in_flight, served) = (u64::from(endpoint.stats.in_flight()), endpoint.stats.requests());
-    Load { in_flight, served, weight: WEIGHT }
+/// How to weigh the endpoints of a service. In a slow start the number of requests served says nothing: the new one
+/// would win every tie and so make up for what is held back.
+fn loads(service: &Service) -> impl Fn(&Place) -> Load + use<> {
+    let counts_turns = !service.has_new();
+    move |place| {
+        let stats = &place.endpoint.stats;
+        let served = if counts_turns { stats.turns() } else { 0 };
+        Load { in_flight: u64::from(stats.in_flight()), served, weight: place.weight }
+    }
 }
 
 fn is_tried(tried: &[Rc<Endpoint>], endpoint: &Rc<Endpoint>) -> bool {

@@ -103,6 +103,11 @@ impl Shared {
         })
     }
 
+    /// The counters of a service that is published.
+    pub(crate) fn service_stats(&self, service: &ServiceName) -> Option<Arc<ServiceStats>> {
+        self.with_latest(|registry, _| registry.services.get(service).map(|entry| Arc::clone(&entry.stats)))
+    }
+
     pub(crate) fn listeners(&self) -> MutexGuard<'_, Vec<ListenerStatus>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,6 +128,8 @@ impl Registry {
             for ordinal in routing.ring.members().iter().chain(routing.endpoints.keys()) {
                 service.members.entry(*ordinal).or_default();
             }
+            let known = routing.endpoints.values().filter_map(|e| self.endpoints.get(&e.replica));
+            let turns = known.map(|entry| entry.stats.turns()).min().unwrap_or(0);
             for (ordinal, endpoint) in &routing.endpoints {
                 let member = service.members.entry(*ordinal).or_default();
                 let new_health = || {
@@ -135,8 +142,11 @@ impl Registry {
                     ))
                 };
                 let entry = self.endpoints.entry(endpoint.replica.clone());
-                let entry =
-                    entry.or_insert_with(|| EndpointEntry { stats: Arc::default(), health: new_health() });
+                let entry = entry.or_insert_with(|| {
+                    let stats = Arc::<EndpointStats>::default();
+                    stats.set_head_start(turns);
+                    EndpointEntry { stats, health: new_health() }
+                });
                 if entry.health.address() != endpoint.address {
                     // What is known of the old address says nothing about the new one.
                     entry.health.unpublish();

@@ -8,10 +8,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ringmaster_core::quantity::Span;
 use ringmaster_core::ring::select::Turns;
-use ringmaster_core::snapshot::{ServiceRouting, Snapshot};
-use ringmaster_core::{Generation, Ordinal, ReplicaName, ServiceName};
+use ringmaster_core::snapshot::{self, ServiceRouting, Snapshot};
+use ringmaster_core::spec::Balancing;
+use ringmaster_core::{Generation, Ordinal, ReplicaName, ServiceName, Timestamp};
 
 use crate::key::KeySource;
 use crate::registry::{Registry, Shared};
@@ -42,32 +45,84 @@ pub(crate) struct Service {
     /// Whose turn it is on this worker, under `round-robin`.
     pub(crate) turns: RefCell<Turns>,
     pub(crate) stats: Arc<ServiceStats>,
-    /// Its endpoints, by ordinal.
-    pub(crate) endpoints: Vec<Rc<Endpoint>>,
-    by_ordinal: Vec<Option<Rc<Endpoint>>>,
+    /// Who may serve, by ordinal.
+    pub(crate) places: Vec<Place>,
+    /// The sum of their weights.
+    pub(crate) weights: u64,
+    has_ramps: bool,
+    by_ordinal: Vec<Option<usize>>,
+}
+
+/// An endpoint in its service.
+pub(crate) struct Place {
+    pub(crate) endpoint: Rc<Endpoint>,
+    pub(crate) weight: u32,
+    /// Of one that is new and has not taken over all that is its own.
+    ramp: Option<Ramp>,
+}
+
+/// A slow start.
+#[derive(Debug, Clone, Copy)]
+struct Ramp {
+    /// The age when `since` was read.
+    age: Duration,
+    since: Instant,
+    duration: Duration,
+}
+
+impl Place {
+    fn new(endpoint: Rc<Endpoint>, published: &snapshot::Endpoint, balancing: &Balancing) -> Place {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ramp = |(new_since, duration): (Timestamp, Span)| {
+            let age = wall.saturating_sub(Duration::from_millis(new_since.0));
+            (age < duration.0).then_some(Ramp { age, since: Instant::now(), duration: duration.0 })
+        };
+        let ramp = published.new_since.zip(balancing.slow_start).and_then(ramp);
+        Place { endpoint, weight: published.weight, ramp }
+    }
+
+    /// Whether it is new, and `taken_over` (asked with its age and how long it starts slowly) does not hold yet.
+    pub(crate) fn is_held_back(&self, taken_over: impl FnOnce(Duration, Duration) -> bool) -> bool {
+        self.ramp.is_some_and(|ramp| {
+            let age = ramp.age + ramp.since.elapsed();
+            age < ramp.duration && !taken_over(age, ramp.duration)
+        })
+    }
 }
 
 impl Service {
-    pub(crate) fn endpoint(&self, ordinal: Ordinal) -> Option<&Rc<Endpoint>> {
-        self.by_ordinal.get(ordinal.index())?.as_ref()
+    /// Whether one of the places is in its slow start.
+    pub(crate) fn has_new(&self) -> bool {
+        self.has_ramps && self.places.iter().any(|place| place.is_held_back(|_, _| false))
     }
 
-    pub(crate) fn new(
-        spec: &Arc<ServiceRouting>,
-        stats: Arc<ServiceStats>,
-        endpoints: Vec<Rc<Endpoint>>,
-    ) -> Service {
+    pub(crate) fn place(&self, ordinal: Ordinal) -> Option<&Place> {
+        self.places.get((*self.by_ordinal.get(ordinal.index())?)?)
+    }
+
+    pub(crate) fn new(spec: &Arc<ServiceRouting>, stats: Arc<ServiceStats>, places: Vec<Place>) -> Service {
         let mut by_ordinal = Vec::new();
-        for endpoint in &endpoints {
-            let index = endpoint.replica.ordinal.index();
+        for (position, place) in places.iter().enumerate() {
+            let index = place.endpoint.replica.ordinal.index();
             if by_ordinal.len() <= index {
                 by_ordinal.resize(index + 1, None);
             }
-            by_ordinal[index] = Some(Rc::clone(endpoint));
+            by_ordinal[index] = Some(position);
         }
+        let weights = places.iter().map(|place| u64::from(place.weight)).sum();
+        let has_ramps = places.iter().any(|place| place.ramp.is_some());
         let balancing = &spec.balancing;
         let keys = balancing.hash_on.under(balancing.policy).iter().map(KeySource::new).collect();
-        Service { spec: Arc::clone(spec), keys, turns: RefCell::default(), stats, endpoints, by_ordinal }
+        Service {
+            spec: Arc::clone(spec),
+            keys,
+            turns: RefCell::default(),
+            stats,
+            places,
+            weights,
+            has_ramps,
+            by_ordinal,
+        }
     }
 }
 
@@ -85,18 +140,19 @@ impl Routing {
         };
         for (name, spec) in &snapshot.services {
             let Some(entry) = registry.services.get(name) else { continue };
-            let endpoints = spec.endpoints.values().filter_map(|published| {
+            let places = spec.endpoints.values().filter_map(|published| {
                 let known = registry.endpoints.get(&published.replica)?;
                 let member = entry.members.get(&published.replica.ordinal)?;
                 let reused = previous.endpoints.get(&published.replica);
                 let reused = reused.filter(|endpoint| Arc::ptr_eq(&endpoint.health, &known.health));
-                Some(reused.cloned().unwrap_or_else(|| Endpoint::new(published, known, member, shared)))
+                let made = || Endpoint::new(published, known, member, shared);
+                Some(Place::new(reused.cloned().unwrap_or_else(made), published, &spec.balancing))
             });
-            let endpoints: Vec<Rc<Endpoint>> = endpoints.collect();
-            for endpoint in &endpoints {
+            let places: Vec<Place> = places.collect();
+            for Place { endpoint, .. } in &places {
                 routing.endpoints.insert(endpoint.replica.clone(), Rc::clone(endpoint));
             }
-            let service = Rc::new(Service::new(spec, Arc::clone(&entry.stats), endpoints));
+            let service = Rc::new(Service::new(spec, Arc::clone(&entry.stats), places));
             routing.add_routes(&service);
         }
         for routes in routing.hosts.values_mut().chain([&mut routing.any_host]) {

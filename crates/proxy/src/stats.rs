@@ -1,12 +1,15 @@
 //! Process-wide counters of endpoints, members and services, and the signals that say a report is due.
 //!
-//! Everything here is atomic: a request counts without a lock. Who keeps these counters and for how long is
+//! Everything here is atomic: a request counts without waiting for a lock. Who keeps these counters and for how long is
 //! in [`crate::registry`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use http::StatusCode;
+use ringmaster_core::ring::Ring;
+use ringmaster_core::traffic::{KeySample, TrafficMoved};
 use tokio::sync::{Notify, mpsc};
 
 use crate::outlier::Task;
@@ -70,6 +73,8 @@ impl Signals {
 pub(crate) struct EndpointStats {
     in_flight: AtomicU32,
     requests: AtomicU64,
+    /// What the others had served when it came: see [`EndpointStats::turns`].
+    head_start: AtomicU64,
     failures: AtomicU64,
     published: AtomicBool,
 }
@@ -98,6 +103,16 @@ impl EndpointStats {
 
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Requests that it was given, as if it had been there from the start: between equally loaded endpoints the one
+    /// with fewer comes next, and a new one must not get every request until it has caught up with their past.
+    pub(crate) fn turns(&self) -> u64 {
+        self.head_start.load(Ordering::Relaxed) + self.requests()
+    }
+
+    pub(crate) fn set_head_start(&self, turns: u64) {
+        self.head_start.store(turns, Ordering::Relaxed);
     }
 
     pub(crate) fn failures(&self) -> u64 {
@@ -161,6 +176,26 @@ impl MemberStats {
 pub(crate) struct ServiceStats {
     pub(crate) replays: AtomicU64,
     responses: [AtomicU64; 5],
+    recent: Mutex<Recent>,
+}
+
+/// A sample of the keys of recent requests, and the minutes that it counts in.
+#[derive(Debug)]
+struct Recent {
+    start: Instant,
+    sample: KeySample,
+}
+
+impl Default for Recent {
+    fn default() -> Recent {
+        Recent { start: Instant::now(), sample: KeySample::default() }
+    }
+}
+
+impl Recent {
+    fn minute(&self) -> u64 {
+        self.start.elapsed().as_secs() / 60
+    }
 }
 
 impl ServiceStats {
@@ -168,6 +203,23 @@ impl ServiceStats {
     pub(crate) fn count_response(&self, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5);
         self.responses[class - 1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request has this key. Never waits: while another worker notes one, this one is left out of the sample.
+    pub(crate) fn offer(&self, key: &[u8], random: u32) {
+        if let Ok(mut recent) = self.recent.try_lock() {
+            let minute = recent.minute();
+            recent.sample.offer(minute, key, random);
+        }
+    }
+
+    /// What a change of the ring would mean for the requests of the last minutes.
+    pub(crate) fn moved(&self, before: &Ring, after: &Ring) -> Option<TrafficMoved> {
+        let (minute, sample) = {
+            let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            (recent.minute(), recent.sample.clone())
+        };
+        sample.moved(minute, before, after)
     }
 
     /// The counts of the classes 1xx to 5xx.

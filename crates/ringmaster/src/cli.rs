@@ -44,7 +44,8 @@ pub(crate) enum Verb {
     Serve(Box<Serve>),
     /// Make the desired state what a manifest says, and wait until it is so.
     #[command(after_help = "Examples:\n  ringmaster apply -f manifests/replicas.yaml\n  \
-                            ringmaster apply -f web.yaml -f api.yaml --prune\n  cat web.yaml | ringmaster apply -f -")]
+                            ringmaster apply -f web.yaml -f api.yaml --prune\n  ringmaster apply -f web.yaml --max-move 25%\n  \
+                            cat web.yaml | ringmaster apply -f -")]
     Apply(Apply),
     /// Show what `apply` would change; exits 1 when something would.
     #[command(after_help = "Example:\n  ringmaster diff -f manifests/replicas.yaml")]
@@ -209,6 +210,9 @@ pub(crate) struct Apply {
     /// Delete services that the files do not name.
     #[arg(long)]
     pub(crate) prune: bool,
+    /// Refuse a change by which more than this share of a service's keys moves to another replica.
+    #[arg(long, value_parser = share, value_name = "PERCENT")]
+    pub(crate) max_move: Option<f64>,
     /// Do not wait until it is so.
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -297,8 +301,8 @@ pub(crate) struct RingOf {
     /// A manifest instead, without a daemon; `-` is standard input. The service is named where it has several.
     #[arg(short, long, value_name = "FILE|-")]
     pub(crate) file: Option<String>,
-    /// As if there were so many replicas (with --file).
-    #[arg(long, requires = "file")]
+    /// As if there were so many replicas.
+    #[arg(long)]
     pub(crate) replicas: Option<u32>,
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
@@ -388,6 +392,17 @@ pub(crate) struct Logs {
     /// Of the replica that ended before.
     #[arg(long)]
     pub(crate) previous: bool,
+}
+
+/// `25%` or `0.25`.
+fn share(text: &str) -> Result<f64, String> {
+    let number = |text: &str, whole: f64| text.trim().parse::<f64>().ok().map(|number| number / whole);
+    let share = match text.strip_suffix('%') {
+        Some(percent) => number(percent, 100.0),
+        None => number(text, 1.0),
+    };
+    let share = share.filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a share is written as `25%`, from 0% to 100%, or as `0.25`".to_owned())
 }
 
 fn span(text: &str) -> Result<Duration, String> {

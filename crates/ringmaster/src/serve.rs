@@ -80,7 +80,9 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
     let metrics_text = Arc::new(move || handle.render() + &proxy_metrics());
     let listeners = proxy.listeners_reader();
     let listeners = Arc::new(move || listeners().iter().map(listener_text).collect());
-    let admin_state = controller.admin_state(Daemon { info, token, listeners, metrics: metrics_text });
+    let traffic = Arc::new(proxy.traffic_reader());
+    let daemon = Daemon { info, token, listeners, metrics: metrics_text, traffic };
+    let admin_state = controller.admin_state(daemon);
     let mut parts: Vec<BoxFuture<'_, anyhow::Result<()>>> = vec![
         essential("the admin API", admin::serve(admin_listener, admin_state, shutdown.clone())),
         essential("the data plane", proxy.join()),

@@ -33,7 +33,9 @@ impl From<StoreError> for Refusal {
             | StoreError::Ring(_)
             | StoreError::AssignmentService(_) => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::UnknownService(_) => StatusCode::NOT_FOUND,
-            StoreError::Deleting(_) | StoreError::RouteTaken(_) => StatusCode::CONFLICT,
+            StoreError::Deleting(_) | StoreError::RouteTaken(_) | StoreError::MovesTooMuch { .. } => {
+                StatusCode::CONFLICT
+            }
             StoreError::State(_) => StatusCode::INSUFFICIENT_STORAGE,
         };
         Refusal::new(status, error.to_string())

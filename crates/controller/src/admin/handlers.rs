@@ -107,9 +107,7 @@ pub(super) async fn apply(
     Json(request): Json<ApplyRequest>,
 ) -> Answer<ApplyResponse> {
     let dry_run = request.dry_run;
-    let response =
-        change(&state, move |state| state.store.apply(&request.files, request.prune, request.dry_run))
-            .await?;
+    let response = change(&state, move |state| state.store.apply(&request, &*state.daemon.traffic)).await?;
     if !dry_run && response.changes() {
         let names: Vec<String> = response.services.iter().map(|service| service.name.to_string()).collect();
         let message = format!("{} applied as generation {}", names.join(", "), response.generation);
@@ -228,7 +226,7 @@ pub(super) async fn index() -> &'static str {
      GET    /api/v1/overview              everything at a glance\n\
      GET    /api/v1/services              all services; /services/NAME for one\n\
      POST   /api/v1/services/NAME/scale   {\"replicas\": 5}\n\
-     GET    /api/v1/services/NAME/ring     who owns which share of the keys\n\
+     GET    /api/v1/services/NAME/ring    who owns which share of the keys (?replicas=N: would own)\n\
      GET    /api/v1/services/NAME/explain?key=K\n\
      DELETE /api/v1/services/NAME\n\
      POST   /api/v1/apply                 {\"files\": [{\"file\": \"-\", \"text\": \"...\"}]}\n\

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use ringmaster_core::api::RingView;
-use ringmaster_core::desired::DesiredService;
 use ringmaster_core::ring::explain::{Explanation, SkipReason};
 use ringmaster_core::status::{Phase, ServiceStatus};
 use ringmaster_core::{Ordinal, ServiceName};
@@ -11,46 +10,58 @@ use serde::Deserialize;
 
 use super::AdminState;
 use super::error::Refusal;
-use crate::store::StoreError;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct RingQuery {
+    replicas: Option<u32>,
+}
 
 pub(super) async fn ring(
     State(state): State<AdminState>,
     Path(name): Path<String>,
+    Query(query): Query<RingQuery>,
 ) -> Result<Json<RingView>, Refusal> {
-    let (name, service) = find(&state, name)?;
-    Ok(Json(RingView::of(&name, &service.ring)))
+    let name = ServiceName::new(name).map_err(Refusal::bad_request)?;
+    let ring = state.store.preview(&name, query.replicas)?;
+    Ok(Json(RingView::of(&name, &ring)))
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct ExplainQuery {
     key: String,
+    replicas: Option<u32>,
 }
 
+/// Explains by what the data plane goes by: the published snapshot, and its own report. With another number of
+/// replicas nobody is passed over.
 pub(super) async fn explain(
     State(state): State<AdminState>,
     Path(name): Path<String>,
     Query(query): Query<ExplainQuery>,
 ) -> Result<Json<Explanation>, Refusal> {
-    let (name, service) = find(&state, name)?;
+    let name = ServiceName::new(name).map_err(Refusal::bad_request)?;
+    let (ring, key) = (state.store.preview(&name, query.replicas)?, query.key.as_bytes());
+    if query.replicas.is_some() {
+        return Ok(Json(Explanation::of(&ring, key, |_| None)));
+    }
     let board = state.board.borrow().clone();
     let status = board.statuses.get(&name);
-    Ok(Json(Explanation::of(&service.ring, query.key.as_bytes(), |ordinal| passed_over(status, ordinal))))
+    let snapshot = state.snapshots.borrow().clone();
+    let Some(routing) = snapshot.services.get(&name) else {
+        return Ok(Json(Explanation::of(&ring, key, |ordinal| Some(not_there(status, ordinal)))));
+    };
+    let report = state.reports.borrow().clone();
+    let (hash, now) = (routing.ring.hash(key), state.clock.now());
+    let passed_over = |ordinal| match routing.passed_over(ordinal, hash, &report, now)? {
+        SkipReason::NotReady => Some(not_there(status, ordinal)),
+        reason => Some(reason),
+    };
+    Ok(Json(Explanation::of(&routing.ring, key, passed_over)))
 }
 
-/// Why a member gets no requests now, as its status tells.
-fn passed_over(status: Option<&ServiceStatus>, ordinal: Ordinal) -> Option<SkipReason> {
-    let members = || status.into_iter().flat_map(|s| &s.members).filter(|m| m.ordinal == ordinal);
-    match members().find(|member| member.phase == Phase::Ready) {
-        Some(ready) => ready.ejected.then_some(SkipReason::Ejected),
-        None if members().any(|member| member.phase == Phase::Draining) => Some(SkipReason::Draining),
-        None => Some(SkipReason::NotReady),
-    }
-}
-
-fn find(state: &AdminState, name: String) -> Result<(ServiceName, DesiredService), Refusal> {
-    let name = ServiceName::new(name).map_err(Refusal::bad_request)?;
-    match state.store.desired().services.get(&name) {
-        Some(service) => Ok((name, service.clone())),
-        None => Err(StoreError::UnknownService(name).into()),
-    }
+/// Why a member has no endpoint, as its status tells.
+fn not_there(status: Option<&ServiceStatus>, ordinal: Ordinal) -> SkipReason {
+    let mut members = status.into_iter().flat_map(|s| &s.members).filter(|m| m.ordinal == ordinal);
+    let is_draining = members.any(|member| member.phase == Phase::Draining);
+    if is_draining { SkipReason::Draining } else { SkipReason::NotReady }
 }

@@ -54,6 +54,7 @@ impl Reconciler {
         };
         let (before, after) = (names(&current), names(&next));
         self.world.handshake.publish(&next, observed.now);
+        self.world.debuts.publish(&next, observed.now);
         self.snapshots.send_replace(Arc::new(next));
         for name in after.difference(&before) {
             let at = observed.replicas.iter().find(|r| r.name == *name).and_then(|r| r.address);

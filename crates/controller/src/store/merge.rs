@@ -9,7 +9,7 @@ use ringmaster_core::spec::ServiceSpec;
 
 use super::{
     Change, DesiredService, Draft, Generation, Member, RingState, ServiceChange, ServiceName, StoreError,
-    members, ring_members,
+    Traffic, members, ring_members,
 };
 
 impl Draft {
@@ -28,6 +28,7 @@ impl Draft {
         name: ServiceName,
         spec: ServiceSpec,
         generation: Generation,
+        traffic: &Traffic,
     ) -> Result<ServiceChange, StoreError> {
         let before = match self.desired.services.get(&name) {
             Some(service) if service.deleting => return Err(StoreError::Deleting(name)),
@@ -46,7 +47,7 @@ impl Draft {
             Some(ring) => ring.clone(),
             None => RingState::new(&spec.balancing, random_seed())?,
         };
-        let moved = ring.update(&spec.balancing, &ring_members(&name, &members))?;
+        let moved = ring.update(&spec.balancing, &ring_members(&name, &spec.balancing, &members))?;
         let unchanged = same_spec && same_members;
         let after = DesiredService {
             spec,
@@ -65,6 +66,7 @@ impl Draft {
             },
             keys_moved: moved.share,
             keys_moved_exact: moved.is_exact,
+            traffic: before.as_ref().and_then(|before| traffic(&name, &before.ring, &after.ring)),
             max_over_mean: (before.as_ref().map_or(0.0, spread), spread(&after)),
             before: before.map(|before| before.live_spec()),
             after: Some(after.live_spec()),
@@ -88,7 +90,7 @@ impl Draft {
         if service.members == members {
             return Ok(false);
         }
-        ring.update(&service.spec.balancing, &ring_members(name, &members))?;
+        ring.update(&service.spec.balancing, &ring_members(name, &service.spec.balancing, &members))?;
         service.ring = ring.ring();
         service.members = members;
         service.generation = generation;
@@ -118,6 +120,7 @@ impl Draft {
             after: None,
             keys_moved: 1.0,
             keys_moved_exact: true,
+            traffic: None,
             rollout: false,
         }))
     }

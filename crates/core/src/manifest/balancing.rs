@@ -1,18 +1,33 @@
 //! The rules of `spec.balancing`: names of keys, what fits to which policy, and formulas.
 
+use std::time::Duration;
+
 use super::check::{Rules, Step};
+use crate::quantity::Span;
 use crate::ring::assignment::{AssignmentError, AssignmentRules};
 use crate::ring::formula::{FormulaError, FormulaErrorKind};
-use crate::spec::{Balancing, HashOn, Policy};
+use crate::spec::{Balancing, HashOn, Policy, REPLICAS_MAX};
 
+/// The heaviest that a replica may be.
+const WEIGHT_MAX: u32 = 100;
 /// Most values that `hashOn` may try.
 const HASH_KEYS_MAX: usize = 8;
 
 /// A formula whose H reaches less than this part of the slots is worth a warning.
 const REACH_WARNING: usize = 2;
 
+/// Longer than this a replica is not new.
+const SLOW_START_MAX: Span = Span(Duration::from_secs(24 * 60 * 60));
+
 pub(super) fn balancing(rules: &mut Rules, balancing: &Balancing, replicas: Option<u32>) {
     hash_on(rules, balancing);
+    weights(rules, balancing, replicas);
+    if let Some(span) = balancing.slow_start {
+        rules.not_zero("slowStart", span);
+        rules.require("slowStart", span <= SLOW_START_MAX, || {
+            format!("`{span}` is longer than the longest of {SLOW_START_MAX}")
+        });
+    }
     let policy = balancing.policy;
     if balancing.bounded_load.is_some() && !policy.hashes() {
         rules.within("boundedLoad", |rules| {
@@ -58,6 +73,34 @@ pub fn balancing_warnings(balancing: &Balancing) -> Vec<String> {
     )]
 }
 
+fn weights(rules: &mut Rules, balancing: &Balancing, replicas: Option<u32>) {
+    let weights = &balancing.weights;
+    rules.within("weights", |rules| {
+        if weights.len() > REPLICAS_MAX as usize {
+            rules.broken(format!("{} weights are more than the most of {REPLICAS_MAX}", weights.len()), None);
+        }
+        for (index, weight) in weights.iter().enumerate() {
+            rules.require(index, *weight <= WEIGHT_MAX, || {
+                format!("the weight {weight} is more than the most of {WEIGHT_MAX}")
+            });
+        }
+        // Replicas beyond the list weigh 1, so only a list that covers them all can leave nobody.
+        let covered = replicas.is_some_and(|count| count > 0 && weights.len() >= count as usize);
+        if covered && weights.iter().take(replicas.unwrap_or(0) as usize).all(|weight| *weight == 0) {
+            rules.broken(
+                "all weights are 0: no replica would get a request",
+                Some("give one of them a weight"),
+            );
+        }
+        if balancing.policy == Policy::Assignment && weights.iter().any(|weight| *weight > 1) {
+            rules.broken(
+                "`assignment` gives every server K virtual servers: a weight is 0 or 1",
+                Some("choose another policy, or remove `weights`"),
+            );
+        }
+    });
+}
+
 fn hash_on(rules: &mut Rules, balancing: &Balancing) {
     let (keys, policy) = (&balancing.hash_on.0, balancing.policy);
     rules.within("hashOn", |rules| {
@@ -91,6 +134,7 @@ fn key_name(rules: &mut Rules, key: &HashOn) {
     let (step, what, name, valid) = match key {
         HashOn::Header(name) => ("header", "header field", name, token(name)),
         HashOn::Cookie(name) => ("cookie", "cookie", name, token(name)),
+        HashOn::SetCookie(name) => ("setCookie", "cookie", name, token(name)),
         HashOn::Query(name) => {
             ("query", "query parameter", name, !name.is_empty() && !name.contains(char::is_control))
         }

@@ -19,15 +19,22 @@ pub enum SkipReason {
     Ejected,
     /// It has as many requests in flight as the bound allows.
     OverBound,
+    /// It is new to the set, and has not taken over this key yet.
+    SlowStart,
     /// This request has failed there already.
     Tried,
 }
 
 impl SkipReason {
-    /// Whether it may serve after all, when every other member is passed over too: the last one standing is
-    /// better than a refusal.
-    pub fn is_last_resort(self) -> bool {
-        matches!(self, SkipReason::Ejected | SkipReason::OverBound)
+    /// How gladly it serves after all when every other member is passed over too, 0 first: the last one standing is
+    /// better than a refusal. None for one that cannot serve.
+    pub fn last_resort(self) -> Option<u8> {
+        match self {
+            SkipReason::SlowStart => Some(0),
+            SkipReason::OverBound => Some(1),
+            SkipReason::Ejected => Some(2),
+            SkipReason::NotReady | SkipReason::Draining | SkipReason::Tried => None,
+        }
     }
 }
 
@@ -38,25 +45,26 @@ impl fmt::Display for SkipReason {
             SkipReason::Draining => "draining",
             SkipReason::Ejected => "ejected after failures",
             SkipReason::OverBound => "over its bound",
+            SkipReason::SlowStart => "new, and has not taken over this key yet",
             SkipReason::Tried => "tried already",
         })
     }
 }
 
-/// The first candidate that nothing speaks against, or else the first that may serve as a last resort.
+/// The first candidate that nothing speaks against, or else the one that serves most gladly as a last resort.
 pub fn choose<T>(
     candidates: impl Iterator<Item = T>,
     mut skip: impl FnMut(&T) -> Option<SkipReason>,
 ) -> Option<T> {
-    let mut last_resort = None;
+    let mut last_resort: Option<(u8, T)> = None;
     for candidate in candidates {
-        match skip(&candidate) {
-            None => return Some(candidate),
-            Some(reason) if reason.is_last_resort() => last_resort = last_resort.or(Some(candidate)),
-            Some(_) => {}
+        let Some(reason) = skip(&candidate) else { return Some(candidate) };
+        let Some(rank) = reason.last_resort() else { continue };
+        if last_resort.as_ref().is_none_or(|(best, _)| rank < *best) {
+            last_resort = Some((rank, candidate));
         }
     }
-    last_resort
+    last_resort.map(|(_, candidate)| candidate)
 }
 
 /// How a key becomes a replica.
@@ -111,9 +119,11 @@ impl Explanation {
         explanation
     }
 
-    /// The member that serves: the first candidate, or the last resort among those passed over.
+    /// The member that serves: the first candidate, or the best last resort among those passed over.
     pub fn serves(&self) -> Option<Ordinal> {
-        let last_resort = self.skipped.iter().find(|skipped| skipped.reason.is_last_resort());
-        self.candidates.first().copied().or(last_resort.map(|skipped| skipped.ordinal))
+        let ranked = self.skipped.iter().filter_map(|s| Some((s.reason.last_resort()?, s.ordinal)));
+        // The first of equals, as in [`choose`].
+        let last_resort = ranked.min_by_key(|(rank, _)| *rank).map(|(_, ordinal)| ordinal);
+        self.candidates.first().copied().or(last_resort)
     }
 }

@@ -21,9 +21,10 @@
 //! Deliberately absent: what `i` and `j` are, and for which of them a formula must have a value. That is asked by
 //! [`super::assignment`], which evaluates it for all of them before it is used.
 
+mod bounds;
 mod parse;
-mod polynomial;
 mod program;
+mod quick;
 
 use std::fmt;
 
@@ -208,19 +209,28 @@ impl Formula {
 
     /// The value modulo `modulus` (at least 1, at most 2^32), in `0..modulus`; none where there is no value.
     pub fn modulo(&self, i: u64, j: u32, modulus: u32) -> Option<u32> {
-        if let Some(rest) = self.program.polynomial().and_then(|polynomial| polynomial.modulo(i, modulus)) {
-            return Some(rest);
+        if let Some(value) = self.program.quick().and_then(|quick| quick.run(i)) {
+            return Some(modulo(value, modulus));
         }
         // Nearly all formulas stay within 64 bits, where a division costs a fifth; those that leave them are
         // computed again in 128.
         if let Ok(small) = i64::try_from(i)
             && let Some(value) = self.program.run_small(small, i64::from(j))
         {
-            return Some(value.rem_euclid(i64::from(modulus)) as u32);
+            return Some(modulo(value, modulus));
         }
         let value = self.program.run(i128::from(i), i128::from(j)).ok()?;
         Some(value.rem_euclid(i128::from(modulus)) as u32)
     }
+}
+
+/// The remainder, from 0 up; a division is only made where it must be.
+#[inline]
+fn modulo(value: i64, modulus: u32) -> u32 {
+    if modulus.is_power_of_two() {
+        return value as u32 & (modulus - 1);
+    }
+    value.rem_euclid(i64::from(modulus)) as u32
 }
 
 impl fmt::Debug for Formula {

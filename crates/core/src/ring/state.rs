@@ -39,6 +39,9 @@ pub enum RingError {
     /// Weights that need too many points.
     #[error("weights of {0} in all need more points than a ring may have: use smaller ones")]
     TooHeavy(u64),
+    /// Members of which none may get anything.
+    #[error("all weights are 0: no replica would get a request")]
+    Weightless,
     /// Two members of one ordinal.
     #[error("ordinal {0} is given twice")]
     Twice(Ordinal),
@@ -253,6 +256,9 @@ fn stateless(policy: Policy, members: &[RingMember]) -> Result<Ring, RingError> 
 }
 
 fn check(members: &[RingMember]) -> Result<(), RingError> {
+    if !members.is_empty() && members.iter().all(|member| member.weight == 0) {
+        return Err(RingError::Weightless);
+    }
     let mut ordinals: Vec<Ordinal> = members.iter().map(|member| member.ordinal).collect();
     ordinals.sort_unstable();
     if let Some(pair) = ordinals.windows(2).find(|pair| pair[0] == pair[1]) {

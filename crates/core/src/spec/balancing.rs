@@ -9,7 +9,8 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::defaults;
-use crate::quantity::Factor;
+use crate::ids::Ordinal;
+use crate::quantity::{Factor, Span};
 
 /// The name under which a deserializer is asked for a value or a list of values.
 pub(crate) const ONE_OR_MANY: &str = "HashKeys";
@@ -35,9 +36,24 @@ pub struct Balancing {
     /// next replica of its key. Only for policies that hash. Default: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounded_load: Option<Factor>,
+    /// How long the share of a replica that is new to the set grows until it is whole; the rest of its keys goes
+    /// where they would go without it. A replacement takes over at once. Default: no slow start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Span>,
+    /// The weights of the replicas by ordinal, such as `[2, 1, 1]`: shares of keys or of turns by that of the
+    /// others. Those beyond the list weigh 1; 0 gets nothing. Default: all weigh 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<u32>,
     /// The ring of the policy `assignment`. Default: the assignment's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignment: Option<AssignmentSpec>,
+}
+
+impl Balancing {
+    /// The weight of a replica.
+    pub fn weight(&self, ordinal: Ordinal) -> u32 {
+        self.weights.get(ordinal.index()).copied().unwrap_or(1)
+    }
 }
 
 /// How a key, or the load, becomes a replica.
@@ -116,6 +132,8 @@ pub enum HashOn {
     Header(String),
     /// The value of a cookie.
     Cookie(String),
+    /// The value of a cookie that the proxy sets, to a random value, where the client has none.
+    SetCookie(String),
     /// The value of a query parameter.
     Query(String),
 }
@@ -123,7 +141,7 @@ pub enum HashOn {
 impl HashOn {
     /// Whether every request has this value.
     pub fn is_always_there(&self) -> bool {
-        matches!(self, HashOn::RequestId | HashOn::Path | HashOn::ClientIp)
+        matches!(self, HashOn::RequestId | HashOn::Path | HashOn::ClientIp | HashOn::SetCookie(_))
     }
 }
 

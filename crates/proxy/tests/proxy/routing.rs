@@ -7,6 +7,7 @@ async fn routed(host: &str, path: &str) -> String {
     let (any, named, api) =
         (Origin::named("any").await, Origin::named("named").await, Origin::named("api").await);
     let route = |hosts: &str, prefix: &str| RouteSpec {
+        replica_header: false,
         hosts: vec![hosts.to_owned()],
         path_prefix: prefix.to_owned(),
     };

@@ -44,7 +44,8 @@ pub(crate) fn service(service: &str, members: u16, endpoints: &[(u16, u32, Socke
     let balancing = Balancing::default();
     let ring = fresh(&balancing, 7, &ring_members(members)).unwrap();
     let endpoint = |&(ordinal, attempt, address): &(u16, u32, SocketAddr)| {
-        (Ordinal(ordinal), Endpoint { replica: replica(service, ordinal, attempt), address })
+        let replica = replica(service, ordinal, attempt);
+        (Ordinal(ordinal), Endpoint { replica, address, weight: 1, new_since: None })
     };
     ServiceRouting {
         name: name(service),

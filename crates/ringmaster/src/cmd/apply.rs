@@ -11,7 +11,7 @@ use crate::output::out;
 pub(super) async fn run(client: &Client, options: &Apply) -> anyhow::Result<()> {
     let files = read_manifests(&options.files)?;
     parse(&files)?;
-    let request = ApplyRequest { files, prune: options.prune, dry_run: false };
+    let request = ApplyRequest { files, prune: options.prune, dry_run: false, max_move: options.max_move };
     let response = client.apply(&request).await?;
     for service in &response.services {
         let what = match service.change {

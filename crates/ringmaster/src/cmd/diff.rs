@@ -13,10 +13,13 @@ use super::{parse, read_manifests};
 use crate::cli::Diff;
 use crate::output::{colours, out};
 
+/// Fewer requests say nothing about the traffic.
+const REQUESTS_MIN: u64 = 20;
+
 pub(super) async fn run(client: &Client, options: &Diff) -> anyhow::Result<ExitCode> {
     let files = read_manifests(&options.files)?;
     parse(&files)?;
-    let request = ApplyRequest { files, prune: options.prune, dry_run: true };
+    let request = ApplyRequest { files, prune: options.prune, dry_run: true, max_move: None };
     let response = client.apply(&request).await?;
     for service in response.services.iter().filter(|service| service.change != Change::Unchanged) {
         let yaml = |spec: &Option<ServiceSpec>| {
@@ -55,6 +58,14 @@ fn consequences(service: &ServiceChange) -> Vec<String> {
             "{about}{:.1} % of the keys move, max/mean {before:.4} → {after:.4}",
             100.0 * service.keys_moved
         ));
+        if let Some(traffic) = service.traffic.filter(|traffic| traffic.requests >= REQUESTS_MIN) {
+            lines.push(format!(
+                "of the {} requests of the last {} minutes about {:.1} % would go elsewhere",
+                traffic.requests,
+                ringmaster_core::traffic::MINUTES,
+                100.0 * traffic.share
+            ));
+        }
     }
     lines
 }

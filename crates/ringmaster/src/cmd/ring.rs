@@ -17,12 +17,12 @@ const OFFLINE_SEED: u64 = 0;
 
 pub(super) async fn shares(client: &Client, of: &RingOf) -> anyhow::Result<()> {
     let name = named(of)?;
-    print_shares(&client.ring(&name).await?, of.output)
+    print_shares(&client.ring(&name, of.replicas).await?, of.output)
 }
 
 pub(super) async fn explanation(client: &Client, of: &RingOf, key: &str) -> anyhow::Result<()> {
     let name = named(of)?;
-    print_explanation(&name, &client.explain(&name, key).await?, of.output)
+    print_explanation(&name, &client.explain(&name, key, of.replicas).await?, of.output)
 }
 
 pub(super) fn offline_shares(of: &RingOf) -> anyhow::Result<()> {
@@ -57,7 +57,8 @@ fn of_file(of: &RingOf) -> anyhow::Result<(ServiceName, Ring)> {
     let count = of.replicas.or(service.spec.replicas).unwrap_or(1) as usize;
     let refused = |error: &dyn std::fmt::Display| BadInput(format!("service {name}: {error}"));
     let members = ringmaster_core::members::resize(&[], count).map_err(|error| refused(&error))?;
-    let ring = fresh(&service.spec.balancing, OFFLINE_SEED, &ring_members(&name, &members));
+    let balancing = &service.spec.balancing;
+    let ring = fresh(balancing, OFFLINE_SEED, &ring_members(&name, balancing, &members));
     Ok((name.clone(), ring.map_err(|error| refused(&error))?))
 }
 

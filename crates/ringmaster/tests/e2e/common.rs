@@ -236,7 +236,7 @@ impl Daemon {
         text: &str,
     ) -> Result<ApplyResponse, ringmaster_client::ClientError> {
         let files = vec![ManifestFile { file: "test.yaml".to_owned(), text: text.to_owned() }];
-        self.client.apply(&ApplyRequest { files, prune: false, dry_run: false }).await
+        self.client.apply(&ApplyRequest { files, prune: false, dry_run: false, max_move: None }).await
     }
 
     /// Applies and waits until it is so.

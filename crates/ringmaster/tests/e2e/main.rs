@@ -18,5 +18,6 @@ mod load;
 mod policies;
 mod probes;
 mod restart;
+mod ring_changes;
 mod straight_line;
 mod watching;

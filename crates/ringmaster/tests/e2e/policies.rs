@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::{StreamExt, stream};
 use ringmaster_core::api::RingView;
 
 use crate::common::{Daemon, On, cli, free_address, shared};
 
 const HASHING: [&str; 5] = ["slot-table", "maglev", "ring", "rendezvous", "assignment"];
+
+/// Keys that are explained and asked for under each policy: 100,000 in all.
+const KEYS: u32 = 20_000;
+/// Keys under way at once.
+const AT_ONCE: usize = 32;
 
 async fn answer(daemon: &Daemon, client: &reqwest::Client, key: u32) -> String {
     let request = client.get(format!("http://{}/home", daemon.setup.listen)).header("x-request-id", key);
@@ -22,20 +28,25 @@ async fn requests_go_where_explain_says_under_every_policy_that_hashes() {
         let balancing =
             format!("  balancing: {{ policy: {policy}, hashOn: [{{ header: X-Absent }}, requestId] }}\n");
         daemon.apply_and_converge("web", &daemon.manifest("web", 4, &balancing)).await;
+        let web = daemon.web.parse().unwrap();
+        let (daemon, client, web) = (&daemon, &client, &web);
+        let keys = (0..KEYS).map(|n| 100_000 + n * 45);
+        let mut checks = stream::iter(keys)
+            .map(|key| async move {
+                let explained = daemon.client.explain(web, &key.to_string(), None).await.unwrap();
+                (key, explained, answer(daemon, client, key).await)
+            })
+            .buffer_unordered(AT_ONCE);
         let mut owners = BTreeMap::new();
-        for key in (100_000..999_999).step_by(4_513) {
-            let explained =
-                daemon.client.explain(&daemon.web.parse().unwrap(), &key.to_string()).await.unwrap();
+        while let Some((key, explained, body)) = checks.next().await {
             let owner = explained.owner.unwrap();
-            let body = answer(&daemon, &client, key).await;
-            assert!(
-                body.contains(&format!("Server: {}\"", owner.server_id())),
-                "{policy}: {key} of {owner}: {body}"
-            );
+            let server = format!("Server: {}\"", owner.server_id());
+            assert!(body.contains(&server), "{policy}: {key} of {owner}: {body}");
             assert_eq!(explained.candidates.len(), 4, "{policy}: {explained:?}");
             *owners.entry(owner).or_insert(0) += 1;
         }
         assert_eq!(owners.len(), 4, "{policy}: {owners:?}");
+        assert_eq!(owners.values().sum::<u32>(), KEYS);
     }
     // The assignment's ring depends on how it came to be: it is kept, not made anew.
     daemon
@@ -45,10 +56,10 @@ async fn requests_go_where_explain_says_under_every_policy_that_hashes() {
         .apply_and_converge("web", &daemon.manifest("web", 5, "  balancing: { policy: assignment }\n"))
         .await;
     let ring = |view: RingView| view.replicas.iter().map(|r| (r.ordinal, r.slots)).collect::<Vec<_>>();
-    let before = ring(daemon.client.ring(&daemon.web.parse().unwrap()).await.unwrap());
+    let before = ring(daemon.client.ring(&daemon.web.parse().unwrap(), None).await.unwrap());
     daemon.end(rustix::process::Signal::KILL).await;
     daemon.restart().await;
-    assert_eq!(ring(daemon.client.ring(&daemon.web.parse().unwrap()).await.unwrap()), before);
+    assert_eq!(ring(daemon.client.ring(&daemon.web.parse().unwrap(), None).await.unwrap()), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,9 @@ pub const SLOTS_MAX: u32 = 1 << 16;
 /// Most virtual servers of one server.
 pub const VIRTUAL_SERVERS_MAX: u32 = 1 << 10;
 
+/// H has been tried for every number up to this one.
+const TRIED_MAX: u32 = *REQUESTS.end();
+
 /// The rules of one ring. Two are equal if they were made from equal settings.
 #[derive(Debug)]
 pub struct AssignmentRules {
@@ -34,7 +37,19 @@ enum Hashing {
 #[derive(Debug)]
 struct Formulas {
     request: Formula,
+    /// H(i) mod M by i mod M, if that is all it depends on, as for every polynomial. Found by trying all requests.
+    request_by_residue: Option<Box<[u16]>>,
     virtual_server: Formula,
+}
+
+impl Formulas {
+    fn request_slot(&self, i: u64, slots: u32) -> Option<usize> {
+        if let (Ok(i @ ..=TRIED_MAX), Some(slot_of)) = (u32::try_from(i), &self.request_by_residue) {
+            let residue = if slots.is_power_of_two() { i & (slots - 1) } else { i % slots };
+            return Some(usize::from(slot_of[residue as usize]));
+        }
+        self.request.modulo(i, 0, slots).map(|slot| slot as usize)
+    }
 }
 
 impl PartialEq for AssignmentRules {
@@ -45,7 +60,7 @@ impl PartialEq for AssignmentRules {
 
 impl AssignmentRules {
     /// Checks settings and makes them ready. A formula is evaluated for every number up to six digits (some
-    /// milliseconds), or for every virtual server of every ordinal, so that it has a value wherever it is asked.
+    /// ten milliseconds), or for every virtual server of every ordinal, so that it has a value wherever it is asked.
     ///
     /// # Errors
     /// [`AssignmentError`] names the first setting that cannot be used.
@@ -106,7 +121,7 @@ impl AssignmentRules {
     /// `H(i) mod M`; none where H has no value, which only happens beyond six digits.
     pub fn request_slot(&self, i: u64) -> Option<usize> {
         match &self.hashing {
-            Hashing::Formulas(formulas) => formulas.request.modulo(i, 0, self.spec.slots).map(|s| s as usize),
+            Hashing::Formulas(formulas) => formulas.request_slot(i, self.spec.slots),
             Hashing::Sha256 => Some(sha256_modulo(self.spec.slots, format_args!("{i}"))),
         }
     }
@@ -205,20 +220,30 @@ fn formulas(spec: &AssignmentSpec) -> Result<(Hashing, Box<[u32]>), AssignmentEr
     let virtual_server = Formula::parse(spec.virtual_server_hash(), Names { with_j: true, ..names })
         .map_err(AssignmentError::VirtualServerHash)?;
     check_virtual_servers(&virtual_server, spec)?;
-    let counts = count_requests(&request, spec.slots).map_err(AssignmentError::RequestHash)?;
-    Ok((Hashing::Formulas(Box::new(Formulas { request, virtual_server })), counts))
+    let (counts, request_by_residue) =
+        try_requests(&request, spec.slots).map_err(AssignmentError::RequestHash)?;
+    Ok((Hashing::Formulas(Box::new(Formulas { request, request_by_residue, virtual_server })), counts))
 }
 
-/// Evaluates H for every number that may need it: the requests, and smaller ones that people type.
-fn count_requests(request: &Formula, slots: u32) -> Result<Box<[u32]>, FormulaError> {
+/// Evaluates H for every number that may need it: the requests, and smaller ones that people type. Returns how many
+/// requests fall into each slot, and the slot of each residue if it depends on nothing else.
+fn try_requests(request: &Formula, slots: u32) -> Result<(Box<[u32]>, Option<Box<[u16]>>), FormulaError> {
     let mut counts = vec![0_u32; slots as usize];
-    for i in 0..=*REQUESTS.end() {
+    let mut slot_of = Vec::with_capacity(slots as usize);
+    let (mut residue, mut depends_on_nothing_else) = (0, true);
+    for i in 0..=TRIED_MAX {
         let Some(slot) = request.modulo(u64::from(i), 0, slots) else {
             return Err(no_value(request, u64::from(i), None));
         };
         counts[slot as usize] += u32::from(REQUESTS.contains(&i));
+        match slot_of.get(residue) {
+            Some(first) => depends_on_nothing_else &= u32::from(*first) == slot,
+            // Below `SLOTS_MAX`.
+            None => slot_of.push(slot as u16),
+        }
+        residue = if residue + 1 == slots as usize { 0 } else { residue + 1 };
     }
-    Ok(counts.into())
+    Ok((counts.into(), depends_on_nothing_else.then(|| slot_of.into())))
 }
 
 fn check_virtual_servers(formula: &Formula, spec: &AssignmentSpec) -> Result<(), AssignmentError> {

@@ -3,11 +3,11 @@
 //! Registers hold `i`, `j`, the numbers, and then one result per operator. Equal operators on equal registers
 //! share a result, and operators on numbers alone are computed while parsing.
 
-use super::polynomial::Polynomial;
+use super::quick::Quick;
 use super::{Failure, REGISTERS_MAX};
 
 /// The registers of the variables.
-const I: u8 = 0;
+pub(super) const I: u8 = 0;
 const J: u8 = 1;
 /// Programs of up to so many registers run in frames of that size: a frame is filled anew for every run.
 const SMALL_FRAME: usize = 8;
@@ -31,18 +31,18 @@ pub(super) enum Code {
 
 /// `registers[result] = registers[left] code registers[right]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Step {
-    code: Code,
-    left: u8,
-    right: u8,
-    result: u8,
+pub(super) struct Step {
+    pub(super) code: Code,
+    pub(super) left: u8,
+    pub(super) right: u8,
+    pub(super) result: u8,
     /// Where the operator stands in the text.
     offset: u16,
 }
 
 /// What a register holds while a program is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Register {
+pub(super) enum Register {
     Variable,
     Number(i128),
     Result(Code, u8, u8),
@@ -51,8 +51,6 @@ enum Register {
 /// A program that is being built.
 pub(super) struct Builder {
     registers: Vec<Register>,
-    /// What each register is as a polynomial, if it is one.
-    polynomials: Vec<Option<Polynomial>>,
     steps: Vec<Step>,
 }
 
@@ -66,7 +64,7 @@ pub(super) struct Program {
     start_small: Option<Box<[i64; REGISTERS_MAX]>>,
     registers: usize,
     value: u8,
-    polynomial: Option<Polynomial>,
+    quick: Option<Quick>,
 }
 
 /// There are too many registers.
@@ -88,8 +86,7 @@ impl From<Full> for Refused {
 
 impl Builder {
     pub(super) fn new() -> Builder {
-        let polynomials = vec![Some(Polynomial::I), None];
-        Builder { registers: vec![Register::Variable; 2], polynomials, steps: Vec::new() }
+        Builder { registers: vec![Register::Variable; 2], steps: Vec::new() }
     }
 
     pub(super) fn i(&self) -> u8 {
@@ -133,22 +130,12 @@ impl Builder {
         if self.registers.len() == REGISTERS_MAX {
             return Err(Full);
         }
-        let of = |register: u8| self.polynomials[usize::from(register)];
-        let polynomial = match content {
-            Register::Number(number) => Polynomial::number(number),
-            Register::Result(code, left, right) => match (of(left), of(right)) {
-                (Some(left), Some(right)) => Polynomial::operator(code, left, right),
-                _ => None,
-            },
-            Register::Variable => None,
-        };
         self.registers.push(content);
-        self.polynomials.push(polynomial);
         Ok((self.registers.len() as u8 - 1, true))
     }
 
     pub(super) fn finish(self, value: u8) -> Program {
-        let polynomial = self.polynomials[usize::from(value)];
+        let quick = Quick::new(&self.registers, &self.steps, value);
         let mut start = Box::new([0_i128; REGISTERS_MAX]);
         let mut start_small = Some(Box::new([0_i64; REGISTERS_MAX]));
         for (index, register) in self.registers.iter().enumerate() {
@@ -165,7 +152,7 @@ impl Builder {
             start_small,
             registers: self.registers.len(),
             value,
-            polynomial,
+            quick,
         }
     }
 }
@@ -173,25 +160,29 @@ impl Builder {
 impl Program {
     /// The value, exactly; or why there is none, and where.
     pub(super) fn run(&self, i: i128, j: i128) -> Result<i128, (Failure, u16)> {
-        self.run_in::<i128, REGISTERS_MAX>(&self.start, i, j)
+        self.run_in_frame(&self.start, i, j)
     }
 
-    /// The value as a polynomial, if it is one.
-    pub(super) fn polynomial(&self) -> Option<&Polynomial> {
-        self.polynomial.as_ref()
+    /// The form without checks, if there is one.
+    pub(super) fn quick(&self) -> Option<&Quick> {
+        self.quick.as_ref()
     }
 
     /// The value, if it and all on the way to it fit into 64 bits.
     pub(super) fn run_small(&self, i: i64, j: i64) -> Option<i64> {
         let start = self.start_small.as_deref()?;
-        let value = if self.registers <= SMALL_FRAME {
-            self.run_in::<i64, SMALL_FRAME>(start, i, j)
+        self.run_in_frame(start, i, j).ok()
+    }
+
+    /// Runs in the smallest frame that all registers fit into.
+    fn run_in_frame<T: Word>(&self, start: &[T; REGISTERS_MAX], i: T, j: T) -> Result<T, (Failure, u16)> {
+        if self.registers <= SMALL_FRAME {
+            self.run_in::<T, SMALL_FRAME>(start, i, j)
         } else if self.registers <= MEDIUM_FRAME {
-            self.run_in::<i64, MEDIUM_FRAME>(start, i, j)
+            self.run_in::<T, MEDIUM_FRAME>(start, i, j)
         } else {
-            self.run_in::<i64, REGISTERS_MAX>(start, i, j)
-        };
-        value.ok()
+            self.run_in::<T, REGISTERS_MAX>(start, i, j)
+        }
     }
 
     /// Runs in a frame of `N` registers, a power of two that is not below `self.registers`.
