@@ -87,7 +87,13 @@ pub(crate) async fn run(session: &Session, folder: &Folder) -> Result<A1, LabErr
 
     let as_is = &view.spec.balancing;
     let policy = if as_is.policy == Policy::Assignment { Policy::default() } else { as_is.policy };
-    let unhashed = Balancing { policy, hash_on: HashKeys::default(), bounded_load: None, assignment: None };
+    let unhashed = Balancing {
+        policy,
+        hash_on: HashKeys::default(),
+        bounded_load: None,
+        assignment: None,
+        ..as_is.clone()
+    };
     let unhashed = session.balance(&unhashed).await?;
     let counted = session.measure("a1: without hashOn", &unhashed, session.options.seed).await?.counted;
     found.without_hash_on = Some(counted);

@@ -15,8 +15,8 @@ use crate::measure::{Check, Verdict};
 use crate::output::Folder;
 use crate::session::{Session, say};
 
-/// The load unless another rate is asked for: about a fifth of what two cores can do.
-const RATE_DEFAULT: f64 = 2_000.0;
+/// The load unless another rate is asked for: about a tenth of what two cores can do.
+const RATE_DEFAULT: f64 = 1_000.0;
 /// How long after its death a replica may be chosen.
 const CHOSEN_AFTER_DEATH_MS_MAX: f64 = 100.0;
 /// A replacement may take as many times one start.

@@ -8,6 +8,7 @@ mod trace;
 
 use std::time::Duration;
 
+use ringmaster_core::Timestamp;
 use ringmaster_core::event::Event;
 use ringmaster_core::status::{Phase, ServiceStatus};
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use crate::error::LabError;
 use crate::load::{self, Outcome, Pace, Plan};
 use crate::session::{Session, progress};
 
+use trace::Seen;
 pub use trace::{FaultReport, Look, Start, Victim};
 
 /// Load before the fault, and after everything is as it was.
@@ -166,11 +168,11 @@ pub(crate) async fn inject(
     rate: f64,
 ) -> Result<FaultReport, LabError> {
     let before = session.status().await?;
-    let ids_before = |ordinal: u16| -> Option<String> {
-        before.members.iter().find(|m| m.ordinal.0 == ordinal && m.phase == Phase::Ready)?.id.clone()
+    let engine_name = |ordinal: u16| -> Option<String> {
+        before.members.iter().find(|m| m.ordinal.0 == ordinal && m.phase == Phase::Ready)?.engine_name.clone()
     };
     let old: Vec<(u16, Option<String>)> =
-        fault.victims.iter().map(|ordinal| (*ordinal, ids_before(*ordinal))).collect();
+        fault.victims.iter().map(|ordinal| (*ordinal, engine_name(*ordinal))).collect();
     let wanted = before.replicas;
     let mut watch = Watch::start(session, &format!("a3: {}", fault.name), seed, requests, rate).await?;
     let injected_ms = wall_ms();
@@ -197,8 +199,9 @@ pub(crate) async fn inject(
         let replaced = {
             let old = &old;
             let status = watch.look().await?;
-            let is_new = |(ordinal, id): &(u16, Option<String>)| {
-                status.members.iter().any(|m| m.ordinal.0 == *ordinal && m.phase == Phase::Ready && m.id != *id)
+            let is_new = |(ordinal, name): &(u16, Option<String>)| {
+                let mut members = status.members.iter();
+                members.any(|m| m.ordinal.0 == *ordinal && m.phase == Phase::Ready && m.engine_name != *name)
             };
             (thawed && !fault.kills || old.iter().all(is_new)) && status.ready == wanted
         };
@@ -219,8 +222,9 @@ pub(crate) async fn inject(
     let clock_ahead_ms = watch.clock_ahead_ms;
     let (outcome, events, looks) = watch.end().await?;
     let injected = injected_ms - outcome.began_ms;
-    let daemon_ms = |event: &Event| event.at.0 as f64 - clock_ahead_ms - outcome.began_ms;
-    Ok(trace::report(session.service().as_str(), fault, rate, injected, &outcome, &events, &daemon_ms, looks))
+    let daemon_ms = |at: Timestamp| at.0 as f64 - clock_ahead_ms - outcome.began_ms;
+    let seen = Seen { injected_ms: injected, outcome: &outcome, events: &events, daemon_ms: &daemon_ms, looks };
+    Ok(trace::report(session.service().as_str(), fault, rate, &old, seen))
 }
 
 /// Adds a replica under the same load, and takes it away: how long one start takes here and now.

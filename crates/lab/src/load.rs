@@ -191,7 +191,7 @@ impl Target {
                 HashOn::Header(name) if !name.eq_ignore_ascii_case("x-request-id") => {
                     fields += &format!("{name}: {id}\r\n");
                 }
-                HashOn::Cookie(name) => fields += &format!("Cookie: {name}={id}\r\n"),
+                HashOn::Cookie(name) | HashOn::SetCookie(name) => fields += &format!("Cookie: {name}={id}\r\n"),
                 HashOn::Query(name) => path += &format!("?{name}={id}"),
                 HashOn::Header(_) | HashOn::RequestId | HashOn::Path | HashOn::ClientIp => {}
             }

@@ -238,7 +238,7 @@ fn keys_text(prediction: &Prediction) -> String {
         HashOn::Path => "path".to_owned(),
         HashOn::ClientIp => "clientIp".to_owned(),
         HashOn::Header(name) => format!("header {name}"),
-        HashOn::Cookie(name) => format!("cookie {name}"),
+        HashOn::Cookie(name) | HashOn::SetCookie(name) => format!("cookie {name}"),
         HashOn::Query(name) => format!("query {name}"),
     };
     prediction.keys().iter().map(word).collect::<Vec<_>>().join(", ")

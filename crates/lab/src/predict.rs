@@ -42,7 +42,7 @@ impl Prediction {
         target: &Target,
         ids: &[u32],
     ) -> Result<Prediction, LabError> {
-        let shown = client.ring(&view.name).await?;
+        let shown = client.ring(&view.name, None).await?;
         let balancing = view.spec.balancing.clone();
         let members = members_of(view);
         let mut prediction = Prediction {
@@ -52,12 +52,11 @@ impl Prediction {
             ring: None,
         };
         if !prediction.has_keys() {
-            let even = 1.0 / prediction.shares.len().max(1) as f64;
-            prediction.shares.iter_mut().for_each(|(_, share)| *share = even);
+            prediction.shares = by_weight(&prediction.balancing, &prediction.shares);
             return Ok(prediction);
         }
         if let Some(key) = prediction.one_key(target) {
-            let owner = client.explain(&view.name, &key).await?.owner;
+            let owner = client.explain(&view.name, &key, None).await?.owner;
             let all = |ordinal: Ordinal| if Some(ordinal) == owner { 1.0 } else { 0.0 };
             prediction.shares.iter_mut().for_each(|(ordinal, share)| *share = all(*ordinal));
             return Ok(prediction);
@@ -65,7 +64,7 @@ impl Prediction {
         let sample: Vec<String> = ids.iter().take(SAMPLE).map(ToString::to_string).collect();
         let mut owners = Vec::with_capacity(sample.len());
         for key in &sample {
-            owners.push(client.explain(&view.name, key).await?.owner);
+            owners.push(client.explain(&view.name, key, None).await?.owner);
         }
         let agrees = |ring: &Ring| {
             shares_agree(ring, &shown)
@@ -94,7 +93,7 @@ impl Prediction {
     pub fn fresh(balancing: &Balancing, service: &ServiceName, replicas: usize) -> Result<Prediction, LabError> {
         let wrong = |error: &dyn std::fmt::Display| LabError::Input(error.to_string());
         let members = members::resize(&[], replicas).map_err(|error| wrong(&error))?;
-        let ring = fresh(balancing, 0, &ring_members(service, &members)).map_err(|error| wrong(&error))?;
+        let ring = fresh(balancing, 0, &ring_members(service, balancing, &members)).map_err(|error| wrong(&error))?;
         let shares = ring.shares().into_iter().map(|share| (share.ordinal, share.share)).collect();
         Ok(Prediction {
             balancing: balancing.clone(),
@@ -119,7 +118,11 @@ impl Prediction {
         match self.keys().first()? {
             HashOn::Path => Some(target.path.clone()),
             HashOn::ClientIp => Some(target.address.ip().to_string()),
-            HashOn::RequestId | HashOn::Header(_) | HashOn::Cookie(_) | HashOn::Query(_) => None,
+            HashOn::RequestId
+            | HashOn::Header(_)
+            | HashOn::Cookie(_)
+            | HashOn::SetCookie(_)
+            | HashOn::Query(_) => None,
         }
     }
 
@@ -131,7 +134,8 @@ impl Prediction {
     /// Whose each of these very ids is; none where that cannot be known beforehand.
     pub fn owners(&self, ids: &[u32]) -> Option<Vec<Option<Ordinal>>> {
         let ring = self.ring.as_ref()?;
-        if !self.has_keys() || self.balancing.bounded_load.is_some() {
+        let balancing = &self.balancing;
+        if !self.has_keys() || balancing.bounded_load.is_some() || balancing.slow_start.is_some() {
             return None;
         }
         let owner = |id: &u32| ring.owner(ring.hash(id.to_string().as_bytes()));
@@ -179,9 +183,9 @@ fn rings(
     members: &[Member],
     seed: u64,
 ) -> impl Iterator<Item = Ring> {
-    let wanted = ring_members(service, members);
+    let wanted = ring_members(service, balancing, members);
     let count = members.len();
-    let sized = |count: usize| Some(ring_members(service, &members::resize(&[], count).ok()?));
+    let sized = |count: usize| Some(ring_members(service, balancing, &members::resize(&[], count).ok()?));
     let along = move |path: Vec<usize>| {
         let mut state = RingState::new(balancing, seed).ok()?;
         for count in path {
@@ -194,6 +198,13 @@ fn rings(
     let step_by_step = (0..=GROWN_FROM_MAX)
         .flat_map(move |from| (1..count).rev().map(move |low| std::iter::once(from).chain(low..count).collect()));
     direct.chain(step_by_step).filter_map(along)
+}
+
+/// Without a key, each gets as much as its weight.
+fn by_weight(balancing: &Balancing, shares: &[(Ordinal, f64)]) -> Vec<(Ordinal, f64)> {
+    let weight = |ordinal: Ordinal| f64::from(balancing.weight(ordinal));
+    let total: f64 = shares.iter().map(|(ordinal, _)| weight(*ordinal)).sum();
+    shares.iter().map(|(ordinal, _)| (*ordinal, weight(*ordinal) / total.max(1.0))).collect()
 }
 
 fn shares_agree(ring: &Ring, shown: &RingView) -> bool {
@@ -285,7 +296,7 @@ mod tests {
         let sized = |count| members::resize(&[], count).unwrap();
         let mut state = RingState::new(&balancing, 9).unwrap();
         for count in [3, 2, 3, 4, 5, 6] {
-            state.update(&balancing, &ring_members(&web(), &sized(count))).unwrap();
+            state.update(&balancing, &ring_members(&web(), &balancing, &sized(count))).unwrap();
         }
         let grown = state.ring();
         let owns_alike = |ring: &Ring| {
@@ -300,11 +311,9 @@ mod tests {
 
     #[test]
     fn a_table_names_its_seed() {
-        let ring = fresh(
-            &Balancing { hash_on: HashKeys::from(HashOn::RequestId), ..Balancing::default() },
-            0xfeed_beef,
-            &ring_members(&web(), &members::resize(&[], 3).unwrap()),
-        );
+        let balancing = Balancing { hash_on: HashKeys::from(HashOn::RequestId), ..Balancing::default() };
+        let members = members::resize(&[], 3).unwrap();
+        let ring = fresh(&balancing, 0xfeed_beef, &ring_members(&web(), &balancing, &members));
         assert_eq!(seed_of(&RingView::of(&web(), &ring.unwrap())), 0xfeed_beef);
     }
 }

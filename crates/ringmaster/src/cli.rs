@@ -337,7 +337,7 @@ pub(crate) struct Lab {
     /// Requests in flight where they are sent as fast as they are answered.
     #[arg(long, default_value_t = 100)]
     pub(crate) concurrency: usize,
-    /// Requests per second of an open loop [default: as fast as answered; a3 2000].
+    /// Requests per second of an open loop [default: as fast as answered; a3 1000].
     #[arg(long, value_name = "R")]
     pub(crate) rate: Option<f64>,
     /// The seed of the request ids and of the arrivals.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ringmaster_core::Timestamp;
 use ringmaster_core::event::Event;
 use ringmaster_core::status::{Phase, ServiceStatus};
 use serde::{Deserialize, Serialize};
@@ -111,22 +112,30 @@ impl Look {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one place puts everything that was seen together")]
+/// Everything that was seen of a fault.
+pub(super) struct Seen<'a> {
+    /// When it was injected, in milliseconds since the load began.
+    pub(super) injected_ms: f64,
+    pub(super) outcome: &'a Outcome,
+    pub(super) events: &'a [Event],
+    /// A time of the daemon's, in milliseconds since the load began.
+    pub(super) daemon_ms: &'a dyn Fn(Timestamp) -> f64,
+    pub(super) looks: Vec<Look>,
+}
+
+/// Puts together what was seen. `old` are the victims with the names that they had on the engine.
 pub(super) fn report(
     service: &str,
     fault: &Fault,
     rate: f64,
-    injected_ms: f64,
-    outcome: &Outcome,
-    events: &[Event],
-    daemon_ms: &dyn Fn(&Event) -> f64,
-    looks: Vec<Look>,
+    old: &[(u16, Option<String>)],
+    seen: Seen<'_>,
 ) -> FaultReport {
-    let victims: Vec<Victim> = fault
-        .victims
+    let victims: Vec<Victim> = old
         .iter()
-        .map(|ordinal| victim(service, *ordinal, fault, injected_ms, outcome, events, daemon_ms))
+        .map(|(ordinal, old)| victim(service, *ordinal, old.as_deref().unwrap_or_default(), fault, &seen))
         .collect();
+    let Seen { injected_ms, outcome, events, daemon_ms, looks } = seen;
     let mut causes = BTreeMap::new();
     for failure in &outcome.failures {
         *causes.entry(failure.cause.clone()).or_default() += 1;
@@ -153,27 +162,25 @@ pub(super) fn report(
     }
 }
 
-fn victim(
-    service: &str,
-    ordinal: u16,
-    fault: &Fault,
-    injected_ms: f64,
-    outcome: &Outcome,
-    events: &[Event],
-    daemon_ms: &dyn Fn(&Event) -> f64,
-) -> Victim {
+fn victim(service: &str, ordinal: u16, old: &str, fault: &Fault, seen: &Seen<'_>) -> Victim {
     let name = format!("{service}-{ordinal}");
-    let own: Vec<(&str, f64)> = events
-        .iter()
-        .filter(|event| event.object == name)
-        .map(|event| (event.reason.as_str(), daemon_ms(event) - injected_ms))
-        .collect();
-    let first = |reasons: &[&str]| {
-        own.iter().find(|(reason, at)| reasons.contains(reason) && *at > -1.0).map(|(_, at)| *at)
+    let (injected_ms, outcome) = (seen.injected_ms, seen.outcome);
+    let after = |at: Timestamp| (seen.daemon_ms)(at) - injected_ms;
+    // Times are whole milliseconds: one of the moment of the fault may lie before it.
+    let own = || seen.events.iter().filter(|event| event.object == name && after(event.at) > -1.0);
+    let is_old = |event: &Event| {
+        // `web-1-1` is not `web-1-10`.
+        event.message.strip_prefix(old).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
     };
-    let ready_ms = first(&["Ready"]);
-    let detected_ms = first(&["Failed", "Withdrawn", "Ejected"]);
-    let out_of_ring_ms = first(&["Withdrawn", "Ejected"]);
+    let of_old = |reason: &str| own().find(|event| event.reason == reason && is_old(event)).map(|e| after(e.at));
+    let of_new = |reason: &str| own().find(|event| event.reason == reason && !is_old(event)).map(|e| after(e.at));
+    let ready_ms = of_new("Ready");
+    // Ejections do not tell of whom, and are counted when they repeat: the first one after the fault counts.
+    let ejected = own().find(|event| event.reason == "Ejected" && after(event.first_at) > -1.0);
+    let ejected = ejected.map(|event| after(event.first_at)).filter(|at| ready_ms.is_none_or(|ready| *at < ready));
+    let first = |times: [Option<f64>; 3]| times.into_iter().flatten().reduce(f64::min);
+    let detected_ms = first([of_old("Failed"), of_old("Withdrawn"), ejected]);
+    let out_of_ring_ms = first([of_old("Withdrawn"), ejected, None]);
     // The replacement answers under the same name, but not before it is ready.
     let until = injected_ms + ready_ms.unwrap_or(f64::INFINITY);
     let of_it = outcome.samples.iter().filter(|s| s.replica.is_some_and(|replica| replica.0 == ordinal));
@@ -182,13 +189,13 @@ fn victim(
     let last_answer_ms = last.is_finite().then_some(last);
     let between = |from: Option<f64>, to: Option<f64>| Some((to? - from?).max(0.0));
     Victim {
-        name,
+        name: name.clone(),
         last_answer_ms,
         detected_ms,
         out_of_ring_ms,
         chosen_after_death_ms: between(last_answer_ms, out_of_ring_ms).filter(|_| fault.kills),
-        creating_ms: first(&["Creating"]),
-        started_ms: first(&["Started"]),
+        creating_ms: of_new("Creating"),
+        started_ms: of_new("Started"),
         ready_ms,
         replacement_ms: between(detected_ms, ready_ms),
     }
@@ -212,10 +219,10 @@ fn bins(outcome: &Outcome) -> Vec<(f64, f64, f64)> {
 }
 
 /// When a replica came into the ring or left it: seconds since the load began, and by how many the ring changed.
-fn turns(events: &[Event], daemon_ms: &dyn Fn(&Event) -> f64) -> Vec<(f64, i64)> {
+fn turns(events: &[Event], daemon_ms: &dyn Fn(Timestamp) -> f64) -> Vec<(f64, i64)> {
     let turn = |event: &Event| match event.reason.as_str() {
-        "Ready" => Some((daemon_ms(event) / 1e3, 1)),
-        "Withdrawn" => Some((daemon_ms(event) / 1e3, -1)),
+        "Ready" => Some((daemon_ms(event.at) / 1e3, 1)),
+        "Withdrawn" => Some((daemon_ms(event.at) / 1e3, -1)),
         _ => None,
     };
     events.iter().filter_map(turn).collect()
@@ -251,12 +258,12 @@ mod tests {
     use std::time::Duration;
 
     use ringmaster_core::event::Severity;
-    use ringmaster_core::{Ordinal, Timestamp};
+    use ringmaster_core::Ordinal;
 
     use super::*;
     use crate::load::Sample;
 
-    fn event(at: u64, reason: &str) -> Event {
+    fn event(at: u64, reason: &str, message: &str) -> Event {
         Event {
             sequence: at,
             at: Timestamp(at),
@@ -266,7 +273,7 @@ mod tests {
             service: None,
             object: "web-1".to_owned(),
             reason: reason.to_owned(),
-            message: String::new(),
+            message: message.to_owned(),
         }
     }
 
@@ -298,12 +305,13 @@ mod tests {
             generator_share: 0.1,
         };
         let events = [
-            event(500, "Ready"),
-            event(1_030, "Failed"),
-            event(1_031, "Withdrawn"),
-            event(1_032, "Creating"),
-            event(1_400, "Started"),
-            event(1_500, "Ready"),
+            event(500, "Ready", "web-1-1 gets traffic"),
+            event(1_001, "Ready", "web-1-1 gets traffic"),
+            event(1_030, "Failed", "web-1-1: exit code 137"),
+            event(1_031, "Withdrawn", "web-1-1 gets no new requests"),
+            event(1_032, "Creating", "web-1-10 at revision x"),
+            event(1_400, "Started", "web-1-10 runs"),
+            event(1_500, "Ready", "web-1-10 gets traffic"),
         ];
         let fault = Fault {
             name: "kill".to_owned(),
@@ -312,7 +320,14 @@ mod tests {
             survivable: true,
             kills: true,
         };
-        let report = report("web", &fault, 10.0, 1_000.0, &outcome, &events, &|e| e.at.0 as f64, Vec::new());
+        let seen = Seen {
+            injected_ms: 1_000.0,
+            outcome: &outcome,
+            events: &events,
+            daemon_ms: &|at| at.0 as f64,
+            looks: Vec::new(),
+        };
+        let report = report("web", &fault, 10.0, &[(1, Some("web-1-1".to_owned()))], seen);
         let victim = &report.victims[0];
         assert_eq!(victim.last_answer_ms, Some(4.0));
         assert_eq!((victim.detected_ms, victim.out_of_ring_ms), (Some(30.0), Some(31.0)));
