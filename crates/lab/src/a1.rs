@@ -155,7 +155,11 @@ impl A1 {
         }
         checks.push(Check::likely("χ² probability against the prediction, as it is", self.as_is.p));
         if let Some(unhashed) = &self.without_hash_on {
-            checks.push(Check::none_failed("failed requests, without hashOn", unhashed.failed, unhashed.requests));
+            checks.push(Check::none_failed(
+                "failed requests, without hashOn",
+                unhashed.failed,
+                unhashed.requests,
+            ));
             checks.push(Check::at_most(
                 "max/mean without hashOn",
                 unhashed.max_over_mean,

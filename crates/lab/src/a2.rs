@@ -92,7 +92,7 @@ pub struct Steady {
     pub latency: Latency,
 }
 
-/// Measures; after each step what is known until then is kept.
+/// Measures; whatever ends it, what is known until then is kept.
 pub(crate) async fn run(session: &Session, folder: &Folder) -> Result<A2, LabError> {
     let mut found = A2 {
         provenance: session.provenance.clone(),
@@ -102,21 +102,31 @@ pub(crate) async fn run(session: &Session, folder: &Folder) -> Result<A2, LabErr
         sent: session.sent(),
         steps: Vec::new(),
     };
+    let result = steps(session, &mut found).await;
+    found.judge(result.is_ok());
+    if !found.steps.is_empty() {
+        folder.keep(&found)?;
+    }
+    result.map(|()| found)
+}
+
+async fn steps(session: &Session, found: &mut A2) -> Result<(), LabError> {
     let mut before: Option<(Prediction, HashMap<u32, Ordinal>)> = None;
     for replicas in REPLICAS {
         let (view, took) = session.scale(replicas).await?;
         let what = format!("a2: {replicas} replicas");
         let measured = session.measure(&what, &view, session.options.seed).await?;
         let owners = owners(&measured.outcome);
-        let moved = before.as_ref().filter(|_| measured.prediction.has_keys()).map(|(prediction, earlier)| {
-            let (measured_share, ids) = moved_ids(earlier, &owners);
-            Moved {
-                measured: measured_share,
-                predicted: prediction.moved_to(&measured.prediction),
-                optimum: 1.0 / f64::from(replicas),
-                ids,
-            }
-        });
+        let moved =
+            before.as_ref().filter(|_| measured.prediction.has_keys()).map(|(prediction, earlier)| {
+                let (measured_share, ids) = moved_ids(earlier, &owners);
+                Moved {
+                    measured: measured_share,
+                    predicted: prediction.moved_to(&measured.prediction),
+                    optimum: 1.0 / f64::from(replicas),
+                    ids,
+                }
+            });
         let mut step = Step {
             replicas,
             converge_seconds: took.as_secs_f64(),
@@ -130,14 +140,9 @@ pub(crate) async fn run(session: &Session, folder: &Folder) -> Result<A2, LabErr
         }
         found.steps.push(step);
         before = Some((measured.prediction, owners));
-        found.judge(replicas == *REPLICAS.end() && !session.cancel.is_cancelled());
-        if session.cancel.is_cancelled() {
-            break;
-        }
+        session.check()?;
     }
-    folder.keep(&found)?;
-    session.check()?;
-    Ok(found)
+    Ok(())
 }
 
 async fn steady(session: &Session, replicas: u32) -> Result<Steady, LabError> {
@@ -193,7 +198,11 @@ impl A2 {
             if let Some(moved) = step.moved.filter(|_| counted.policy == Policy::SlotTable.name()) {
                 // Sampling may show a little more than what moved.
                 let noise = (moved.optimum * (1.0 - moved.optimum) / moved.ids.max(1) as f64).sqrt();
-                let what = format!("keys moved from {} to {n} replicas (optimum {:.2} %)", n - 1, 100.0 * moved.optimum);
+                let what = format!(
+                    "keys moved from {} to {n} replicas (optimum {:.2} %)",
+                    n - 1,
+                    100.0 * moved.optimum
+                );
                 let limit = 100.0 * (moved.optimum + 3.5 * noise);
                 checks.push(Check::at_most(what, 100.0 * moved.measured, limit, 2, " %"));
             }

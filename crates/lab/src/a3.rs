@@ -142,9 +142,8 @@ impl A3 {
                     fault.requests,
                 ));
             }
-            let longest = |of: fn(&fault::Victim) -> Option<f64>| {
-                fault.victims.iter().filter_map(of).reduce(f64::max)
-            };
+            let longest =
+                |of: fn(&fault::Victim) -> Option<f64>| fault.victims.iter().filter_map(of).reduce(f64::max);
             if let Some(chosen) = longest(|victim| victim.chosen_after_death_ms).filter(|_| single) {
                 let what = format!("chosen after its death, {}", fault.name);
                 checks.push(Check::at_most(what, chosen, CHOSEN_AFTER_DEATH_MS_MAX, 0, " ms"));
@@ -153,7 +152,10 @@ impl A3 {
             if let (Some(start), Some(took), "KILL", true) =
                 (&self.start, replacement, fault.signal.as_str(), single)
             {
-                let what = format!("replaced and ready against one start ({:.0} ms), {}", start.milliseconds, fault.name);
+                let what = format!(
+                    "replaced and ready against one start ({:.0} ms), {}",
+                    start.milliseconds, fault.name
+                );
                 checks.push(Check::at_most(what, took / start.milliseconds.max(1.0), STARTS_MAX, 2, "×"));
             }
             let recovered = Check {

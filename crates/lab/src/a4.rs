@@ -75,41 +75,37 @@ struct Candidate {
     last: Option<Prediction>,
 }
 
-/// Measures; after each number of replicas what is known until then is kept.
+/// Measures; whatever ends it, what is known until then is kept.
 pub(crate) async fn run(session: &Session, folder: &Folder) -> Result<A4, LabError> {
     let mut candidates = candidates(session)?;
+    let result = loads(session, &mut candidates).await;
+    let found = A4::of(session, &candidates, result.is_ok());
+    if !found.ranking.is_empty() {
+        folder.keep(&found)?;
+    }
+    result.map(|()| found)
+}
+
+async fn loads(session: &Session, candidates: &mut [Candidate]) -> Result<(), LabError> {
     for replicas in REPLICAS {
-        let (_, _) = session.scale(replicas).await?;
-        for candidate in &mut candidates {
+        session.scale(replicas).await?;
+        for candidate in candidates.iter_mut() {
             let view = session.balance(&candidate.balancing).await?;
             let what = format!("a4: N = {replicas}, {}", candidate.name);
             let measured = session.measure(&what, &view, session.options.seed).await?;
             let moved = candidate.last.as_ref().and_then(|before| before.moved_to(&measured.prediction));
             candidate.points.push(Point { replicas, counted: measured.counted, moved });
             candidate.last = Some(measured.prediction);
-            if session.cancel.is_cancelled() {
-                break;
-            }
-        }
-        // The charts take a second: they are drawn when all is known.
-        if session.cancel.is_cancelled() {
-            break;
+            session.check()?;
         }
     }
-    let found = A4::of(session, &candidates, !session.cancel.is_cancelled());
-    folder.keep(&found)?;
-    session.check()?;
-    Ok(found)
+    Ok(())
 }
 
 /// Every policy, on request ids where it hashes; then formulas.
 fn candidates(session: &Session) -> Result<Vec<Candidate>, LabError> {
-    let candidate = |name: String, balancing: Balancing| Candidate {
-        name,
-        balancing,
-        points: Vec::new(),
-        last: None,
-    };
+    let candidate =
+        |name: String, balancing: Balancing| Candidate { name, balancing, points: Vec::new(), last: None };
     let policy = |policy: Policy| {
         let hash_on = if policy.hashes() { HashKeys::from(HashOn::RequestId) } else { HashKeys::default() };
         candidate(policy.name().to_owned(), Balancing { policy, hash_on, ..Balancing::default() })
@@ -117,7 +113,10 @@ fn candidates(session: &Session) -> Result<Vec<Candidate>, LabError> {
     let mut all: Vec<Candidate> = Policy::ALL.into_iter().map(policy).collect();
     let formulas = |name: &str, spec: AssignmentSpec| {
         let assignment = Some(spec);
-        candidate(name.to_owned(), Balancing { policy: Policy::Assignment, assignment, ..Balancing::default() })
+        candidate(
+            name.to_owned(),
+            Balancing { policy: Policy::Assignment, assignment, ..Balancing::default() },
+        )
     };
     all.extend(formulas::published().into_iter().map(|(name, spec)| formulas(name, spec)));
     if let Some(own) = &session.options.formulas {
@@ -150,9 +149,11 @@ fn checks(ranking: &[Contender]) -> Vec<Check> {
     let points = || ranking.iter().flat_map(|contender| &contender.points);
     let failed = points().map(|point| point.counted.failed).sum();
     let sent = points().map(|point| point.counted.requests).sum();
-    let mut checks = vec![Check::none_failed(format!("failed requests of all {} loads", points().count()), failed, sent)];
+    let mut checks =
+        vec![Check::none_failed(format!("failed requests of all {} loads", points().count()), failed, sent)];
     // What is not hashed follows the replicas' speed, not shares.
-    let hashed = |contender: &&Contender| contender.points.iter().all(|point| point.counted.hash_on != "nothing");
+    let hashed =
+        |contender: &&Contender| contender.points.iter().all(|point| point.counted.hash_on != "nothing");
     for contender in ranking.iter().filter(hashed) {
         // One of many chances to be unlucky: the smallest of them all.
         let p = contender.points.iter().map(|point| point.counted.p).fold(1.0, f64::min);

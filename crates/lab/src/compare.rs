@@ -88,7 +88,8 @@ pub struct Under {
 
 /// Measures; after each balancer what is known until then is kept.
 pub(crate) async fn run(session: &Session, folder: &Folder) -> Result<Compare, LabError> {
-    let (installed, missing): (Vec<Peer>, Vec<Peer>) = Peer::ALL.into_iter().partition(|peer| peer.version().is_some());
+    let (installed, missing): (Vec<Peer>, Vec<Peer>) =
+        Peer::ALL.into_iter().partition(|peer| peer.version().is_some());
     for peer in &missing {
         say(&format!("{} is not installed: left out", peer.name()));
     }
@@ -131,11 +132,23 @@ pub(crate) async fn run(session: &Session, folder: &Folder) -> Result<Compare, L
 fn checks(found: &Compare) -> Vec<Check> {
     let Some(own) = found.balancers.first() else { return Vec::new() };
     let mut checks = vec![
-        Check::none_failed("failed requests of the counting load, ringmaster", own.counted.failed, own.counted.requests),
-        Check::none_failed("failed requests at a steady rate, ringmaster", own.steady.failed, own.steady.requests),
+        Check::none_failed(
+            "failed requests of the counting load, ringmaster",
+            own.counted.failed,
+            own.counted.requests,
+        ),
+        Check::none_failed(
+            "failed requests at a steady rate, ringmaster",
+            own.steady.failed,
+            own.steady.requests,
+        ),
     ];
     if let Some(kill) = &own.kill {
-        checks.push(Check::none_failed("failed requests through kill -9, ringmaster", kill.failed, kill.requests));
+        checks.push(Check::none_failed(
+            "failed requests through kill -9, ringmaster",
+            kill.failed,
+            kill.requests,
+        ));
     }
     checks
 }
@@ -204,7 +217,8 @@ async fn kill(
     }
     .await;
     stop.cancel();
-    let outcome = running.await.map_err(|error| LabError::Failed(format!("the load has ended: {error}")))??;
+    let outcome =
+        running.await.map_err(|error| LabError::Failed(format!("the load has ended: {error}")))??;
     bar.finish_and_clear();
     replaced?;
     Ok(Under::of(rate, &outcome))

@@ -87,8 +87,10 @@ impl OwnDaemon {
     }
 
     fn spawn(options: &Options, runtime: &str) -> Result<OwnDaemon, LabError> {
-        let folder = TempDir::with_prefix("ringmaster-lab-").map_err(LabError::io("make a folder for a daemon"))?;
-        let log = File::create(folder.path().join("daemon.log")).map_err(LabError::io("make a daemon's log"))?;
+        let folder =
+            TempDir::with_prefix("ringmaster-lab-").map_err(LabError::io("make a folder for a daemon"))?;
+        let log =
+            File::create(folder.path().join("daemon.log")).map_err(LabError::io("make a daemon's log"))?;
         let errors = log.try_clone().map_err(LabError::io("make a daemon's log"))?;
         let (listen, admin) = (free_address()?, free_address()?);
         let child = Command::new(&options.program)

@@ -133,7 +133,8 @@ impl<'a> Watch<'a> {
             self.look().await?;
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        let panicked = |error: tokio::task::JoinError| LabError::Failed(format!("the load has ended: {error}"));
+        let panicked =
+            |error: tokio::task::JoinError| LabError::Failed(format!("the load has ended: {error}"));
         let outcome = self.running.await.map_err(panicked)??;
         self.bar.finish_and_clear();
         let generation = self.session.view().await?.generation;
@@ -215,7 +216,10 @@ pub(crate) async fn inject(
             }
         }
         if Instant::now() > thaw_at + RECOVER_DEADLINE {
-            return Err(LabError::Failed(format!("{}: not recovered after {RECOVER_DEADLINE:?}", fault.name)));
+            return Err(LabError::Failed(format!(
+                "{}: not recovered after {RECOVER_DEADLINE:?}",
+                fault.name
+            )));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -223,7 +227,8 @@ pub(crate) async fn inject(
     let (outcome, events, looks) = watch.end().await?;
     let injected = injected_ms - outcome.began_ms;
     let daemon_ms = |at: Timestamp| at.0 as f64 - clock_ahead_ms - outcome.began_ms;
-    let seen = Seen { injected_ms: injected, outcome: &outcome, events: &events, daemon_ms: &daemon_ms, looks };
+    let seen =
+        Seen { injected_ms: injected, outcome: &outcome, events: &events, daemon_ms: &daemon_ms, looks };
     Ok(trace::report(session.service().as_str(), fault, rate, &old, seen))
 }
 

@@ -57,7 +57,8 @@ pub(crate) fn request_text(method: &str, path: &str, host: &str, fields: &str, b
     if !body.is_empty() || method == "POST" {
         let length = body.len();
         // Writing to a String cannot fail.
-        write!(text, "Content-Type: application/json\r\nContent-Length: {length}\r\n").expect("a String grows");
+        write!(text, "Content-Type: application/json\r\nContent-Length: {length}\r\n")
+            .expect("a String grows");
     }
     text + "\r\n" + body
 }
@@ -184,7 +185,10 @@ mod tests {
         assert!(matches!(known.length, Length::Known(7)) && known.keep);
         assert_eq!(known.replica.as_deref(), Some("web-2"));
         assert!(!head("HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").keep);
-        assert!(matches!(head("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").length, Length::Chunked));
+        assert!(matches!(
+            head("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").length,
+            Length::Chunked
+        ));
         assert!(parse_head(b"HTTP/1.1 200 OK\r\n").unwrap().is_none());
         assert!(parse_head(b"SSH-2.0\r\n\r\n").is_err());
     }

@@ -160,8 +160,16 @@ fn promises(checks: &[Check]) -> String {
 
 /// The report of everything in the folder.
 fn write_report(folder: &Folder, provenance: &machine::Provenance) -> Result<PathBuf, LabError> {
-    let sections: Vec<Section> = [folder.section::<A1>()?, folder.section::<A2>()?, folder.section::<A3>()?, folder.section::<A4>()?, folder.section::<Compare>()?]
-            .into_iter().flatten().collect();
+    let sections: Vec<Section> = [
+        folder.section::<A1>()?,
+        folder.section::<A2>()?,
+        folder.section::<A3>()?,
+        folder.section::<A4>()?,
+        folder.section::<Compare>()?,
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let report = Report {
         title: "Ringmaster: the experiments".to_owned(),
         subtitle: "Predictions beside measurements".to_owned(),

@@ -165,7 +165,9 @@ impl Outcome {
         }
         (self.late_p99 > LATE_MAX).then(|| {
             let late = self.late_p99.as_secs_f64() * 1e3;
-            format!("the generator sent 1 % of the requests more than {late:.0} ms late: the machine is too busy")
+            format!(
+                "the generator sent 1 % of the requests more than {late:.0} ms late: the machine is too busy"
+            )
         })
     }
 }
@@ -191,7 +193,9 @@ impl Target {
                 HashOn::Header(name) if !name.eq_ignore_ascii_case("x-request-id") => {
                     fields += &format!("{name}: {id}\r\n");
                 }
-                HashOn::Cookie(name) | HashOn::SetCookie(name) => fields += &format!("Cookie: {name}={id}\r\n"),
+                HashOn::Cookie(name) | HashOn::SetCookie(name) => {
+                    fields += &format!("Cookie: {name}={id}\r\n")
+                }
                 HashOn::Query(name) => path += &format!("?{name}={id}"),
                 HashOn::Header(_) | HashOn::RequestId | HashOn::Path | HashOn::ClientIp => {}
             }

@@ -183,7 +183,8 @@ pub(crate) fn count(service: &str, prediction: &Prediction, outcome: &Outcome) -
     let mut ordinals: Vec<Ordinal> = prediction.shares.iter().map(|(ordinal, _)| *ordinal).collect();
     ordinals.extend(counts.keys().filter(|ordinal| !ordinals.contains(ordinal)).copied().collect::<Vec<_>>());
     let replica = |ordinal: &Ordinal| {
-        let share = prediction.shares.iter().find(|(known, _)| known == ordinal).map_or(0.0, |(_, share)| *share);
+        let share =
+            prediction.shares.iter().find(|(known, _)| known == ordinal).map_or(0.0, |(_, share)| *share);
         let owned = |owners: &Vec<Option<Ordinal>>| {
             owners.iter().filter(|owner| **owner == Some(*ordinal)).count() as u64
         };

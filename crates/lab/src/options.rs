@@ -97,9 +97,9 @@ impl Options {
         within("--concurrency", self.concurrency, CONCURRENCY_MAX)?;
         within("--runs", self.runs, RUNS_MAX)?;
         match self.rate {
-            Some(rate) if !(rate > 0.0 && rate <= 1e6) => {
-                Err(LabError::Input(format!("--rate {rate}: give requests per second, above 0 and at most 1000000")))
-            }
+            Some(rate) if !(rate > 0.0 && rate <= 1e6) => Err(LabError::Input(format!(
+                "--rate {rate}: give requests per second, above 0 and at most 1000000"
+            ))),
             _ => Ok(()),
         }
     }

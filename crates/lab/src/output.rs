@@ -77,7 +77,8 @@ impl Folder {
 
     /// Writes everything of an experiment.
     pub(crate) fn keep<F: Findings>(&self, findings: &F) -> Result<(), LabError> {
-        let json = serde_json::to_vec_pretty(findings).map_err(|error| LabError::Failed(error.to_string()))?;
+        let json =
+            serde_json::to_vec_pretty(findings).map_err(|error| LabError::Failed(error.to_string()))?;
         self.write(&format!("{}.json", F::NAME), &json)?;
         self.write(&format!("{}.csv", F::NAME), findings.csv().as_bytes())?;
         for figure in findings.figures()? {

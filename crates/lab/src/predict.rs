@@ -68,7 +68,10 @@ impl Prediction {
         }
         let agrees = |ring: &Ring| {
             shares_agree(ring, &shown)
-                && sample.iter().zip(&owners).all(|(key, owner)| ring.owner(ring.hash(key.as_bytes())) == *owner)
+                && sample
+                    .iter()
+                    .zip(&owners)
+                    .all(|(key, owner)| ring.owner(ring.hash(key.as_bytes())) == *owner)
         };
         let ring = rings(&prediction.balancing, &view.name, &members, seed_of(&shown)).find(agrees);
         prediction.ring = ring;
@@ -90,10 +93,15 @@ impl Prediction {
     ///
     /// # Errors
     /// [`LabError::Input`] if the settings make no ring.
-    pub fn fresh(balancing: &Balancing, service: &ServiceName, replicas: usize) -> Result<Prediction, LabError> {
+    pub fn fresh(
+        balancing: &Balancing,
+        service: &ServiceName,
+        replicas: usize,
+    ) -> Result<Prediction, LabError> {
         let wrong = |error: &dyn std::fmt::Display| LabError::Input(error.to_string());
         let members = members::resize(&[], replicas).map_err(|error| wrong(&error))?;
-        let ring = fresh(balancing, 0, &ring_members(service, balancing, &members)).map_err(|error| wrong(&error))?;
+        let ring = fresh(balancing, 0, &ring_members(service, balancing, &members))
+            .map_err(|error| wrong(&error))?;
         let shares = ring.shares().into_iter().map(|share| (share.ordinal, share.share)).collect();
         Ok(Prediction {
             balancing: balancing.clone(),
@@ -150,13 +158,14 @@ impl Prediction {
 
     /// Why it comes out as it does, for people.
     pub fn reason(&self) -> String {
-        let even = self.shares.iter().all(|(_, share)| {
-            (share * self.shares.len() as f64 - 1.0).abs() < 1e-3
-        });
+        let even = self.shares.iter().all(|(_, share)| (share * self.shares.len() as f64 - 1.0).abs() < 1e-3);
         match (&self.ring, self.balancing.policy) {
             (_, policy) if !self.has_keys() => match policy {
                 Policy::RoundRobin => "in turns: every replica gets every N-th request".to_owned(),
-                Policy::LeastRequest => "to the one with the fewest requests in flight; ties to the one that served fewer".to_owned(),
+                Policy::LeastRequest => {
+                    "to the one with the fewest requests in flight; ties to the one that served fewer"
+                        .to_owned()
+                }
                 _ => "to the less loaded of two random replicas".to_owned(),
             },
             (Some(Ring::Assignment(ring)), _) => {
@@ -167,7 +176,10 @@ impl Prediction {
                     format!("; server {} lies before {part:.0} % of the slots", share.ordinal.server_id())
                 });
                 let (reached, slots) = (rules.slots_reached(), rules.slots());
-                format!("H reaches {reached} of {slots} slots, as even as {:.0}{most}", rules.effective_slots())
+                format!(
+                    "H reaches {reached} of {slots} slots, as even as {:.0}{most}",
+                    rules.effective_slots()
+                )
             }
             _ if even => format!("equal shares: {}", self.description),
             _ => self.description.clone(),
@@ -195,8 +207,9 @@ fn rings(
         Some(state.ring())
     };
     let direct = (0..=GROWN_FROM_MAX).map(|from| vec![from]);
-    let step_by_step = (0..=GROWN_FROM_MAX)
-        .flat_map(move |from| (1..count).rev().map(move |low| std::iter::once(from).chain(low..count).collect()));
+    let step_by_step = (0..=GROWN_FROM_MAX).flat_map(move |from| {
+        (1..count).rev().map(move |low| std::iter::once(from).chain(low..count).collect())
+    });
     direct.chain(step_by_step).filter_map(along)
 }
 
@@ -255,7 +268,9 @@ mod tests {
         for count in 2..=6_usize {
             let prediction = Prediction::fresh(&balancing, &web(), count).unwrap();
             let golden = &golden["assignment-linear-j0"]["shares"][format!("N={count} ids 1..{count}")];
-            for (ordinal, expected) in prediction.shares.iter().map(|(o, _)| o).zip(prediction.expected(900_000)) {
+            for (ordinal, expected) in
+                prediction.shares.iter().map(|(o, _)| o).zip(prediction.expected(900_000))
+            {
                 let counted = golden["counts"][ordinal.server_id().to_string()].as_f64().unwrap();
                 assert!((expected - counted).abs() < 1e-3, "N={count} {ordinal}: {expected} for {counted}");
             }

@@ -127,7 +127,11 @@ impl Session {
             "apiVersion": API_VERSION, "kind": "Service", "metadata": { "name": self.service() }, "spec": spec,
         });
         let files = vec![ManifestFile { file: "the lab's edit".to_owned(), text: manifest.to_string() }];
-        Ok(self.client.apply(&ApplyRequest { files, prune: false, dry_run: false, max_move: None }).await?.generation)
+        Ok(self
+            .client
+            .apply(&ApplyRequest { files, prune: false, dry_run: false, max_move: None })
+            .await?
+            .generation)
     }
 
     /// Waits until the service is as it should be.
@@ -136,7 +140,8 @@ impl Session {
         loop {
             let view = self.view().await?;
             let status = view.status.as_ref();
-            if status.is_some_and(|status| status.observed_generation >= generation && status.is_converged()) {
+            if status.is_some_and(|status| status.observed_generation >= generation && status.is_converged())
+            {
                 return Ok(view);
             }
             if Instant::now() > deadline {
@@ -189,7 +194,9 @@ impl Session {
     fn listener(&self) -> Result<SocketAddr, LabError> {
         let first = self.daemon.listeners.first().map(String::as_str).unwrap_or_default();
         let mut address: SocketAddr = first.parse().map_err(|_| {
-            let what = format!("the daemon's data plane does not listen ({first:?}): name its address with --target");
+            let what = format!(
+                "the daemon's data plane does not listen ({first:?}): name its address with --target"
+            );
             LabError::Failed(what)
         })?;
         if address.ip().is_unspecified() {
@@ -251,8 +258,9 @@ pub(crate) fn say(text: &str) {
 
 /// A bar with rate and time left; hidden where nobody watches.
 pub(crate) fn progress(what: &str, total: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:32} {bar:30} {pos:>7}/{len:7} {per_sec:>12} {eta:>4} left")
-        .expect("the template is valid");
+    let style =
+        ProgressStyle::with_template("{msg:32} {bar:30} {pos:>7}/{len:7} {per_sec:>12} {eta:>4} left")
+            .expect("the template is valid");
     ProgressBar::new(total).with_style(style).with_message(what.to_owned())
 }
 
@@ -260,5 +268,7 @@ pub(crate) fn progress(what: &str, total: u64) -> ProgressBar {
 fn resolve(target: &str) -> Result<SocketAddr, LabError> {
     let authority = target.strip_prefix("http://").unwrap_or(target).trim_end_matches('/');
     let found = authority.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-    found.ok_or_else(|| LabError::Input(format!("--target {target}: not an address such as http://127.0.0.1:5000")))
+    found.ok_or_else(|| {
+        LabError::Input(format!("--target {target}: not an address such as http://127.0.0.1:5000"))
+    })
 }

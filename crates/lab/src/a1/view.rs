@@ -81,7 +81,14 @@ pub(crate) fn load_row(name: &str, counted: &Counted) -> Vec<String> {
 
 /// The columns of [`load_row`].
 pub(crate) const LOAD_COLUMNS: [&str; 8] = [
-    "load", "measured:", "expected:", "max/mean:", "χ²:", "p:", "answered by the predicted replica:", "failed:",
+    "load",
+    "measured:",
+    "expected:",
+    "max/mean:",
+    "χ²:",
+    "p:",
+    "answered by the predicted replica:",
+    "failed:",
 ];
 
 /// How many answers came from the very replica that was predicted for them.
@@ -96,14 +103,29 @@ impl Findings for A1 {
     const NAME: &'static str = "a1";
 
     fn csv(&self) -> String {
-        let mut text =
-            csv_line(&[&"load", &"policy", &"hash_on", &"replica", &"ordinal", &"count", &"expected", &"predicted"]);
+        let mut text = csv_line(&[
+            &"load",
+            &"policy",
+            &"hash_on",
+            &"replica",
+            &"ordinal",
+            &"count",
+            &"expected",
+            &"predicted",
+        ]);
         for (name, load) in self.loads() {
             for r in &load.replicas {
                 let predicted = r.predicted.map_or(String::new(), |predicted| predicted.to_string());
                 let expected = format!("{:.2}", r.expected);
                 text += &csv_line(&[
-                    &name, &load.policy, &load.hash_on, &r.name, &r.ordinal, &r.count, &expected, &predicted,
+                    &name,
+                    &load.policy,
+                    &load.hash_on,
+                    &r.name,
+                    &r.ordinal,
+                    &r.count,
+                    &expected,
+                    &predicted,
                 ]);
             }
         }
@@ -123,9 +145,10 @@ impl Findings for A1 {
         let requests = grouped(self.as_is.requests as f64, 0);
         let page = SmallMultiples {
             title: format!("a1: {requests} requests on {replicas} replicas, {}", self.sent),
-            subtitle: "Bars are measured, diamonds predicted by the ring before it was measured; the band is what \
+            subtitle:
+                "Bars are measured, diamonds predicted by the ring before it was measured; the band is what \
                        ideal hashing does in 95 of 100 runs."
-                .to_owned(),
+                    .to_owned(),
             columns: 3,
             charts: self
                 .loads()
@@ -213,7 +236,9 @@ impl Findings for A1 {
 fn lead(a1: &A1) -> String {
     let runs: Vec<f64> = a1.runs.iter().map(|run| run.max_over_mean).collect();
     let mut text = match runs.len() {
-        0 | 1 => format!("The busiest replica answers {:.2} % more than the mean", excess(a1.as_is.max_over_mean)),
+        0 | 1 => {
+            format!("The busiest replica answers {:.2} % more than the mean", excess(a1.as_is.max_over_mean))
+        }
         count => {
             let mean = average(&runs);
             format!("Over {count} runs the busiest replica answers {:.2} % more than the mean", excess(mean))
@@ -224,7 +249,10 @@ fn lead(a1: &A1) -> String {
         text += &format!("; without affinity it is {:.2} %", excess(unhashed.max_over_mean));
     }
     if let Some(assignment) = &a1.assignment {
-        text += &format!(", and under the assignment's own hash functions {:.0} %", excess(assignment.max_over_mean));
+        text += &format!(
+            ", and under the assignment's own hash functions {:.0} %",
+            excess(assignment.max_over_mean)
+        );
     }
     text + "."
 }
@@ -237,7 +265,8 @@ fn runs_chart(a1: &A1) -> BarChart {
     let bar = |(index, run): (usize, &Run)| Bar {
         label: (index + 1).to_string(),
         value: 100.0 * (run.max_over_mean - 1.0),
-        ..Bar::default()
+        expected: None,
+        colour: replica_colour(0),
     };
     let mean = 100.0 * (average(&a1.runs.iter().map(|run| run.max_over_mean).collect::<Vec<_>>()) - 1.0);
     BarChart {

@@ -16,13 +16,18 @@ fn colour(index: u32) -> Colour {
 
 impl A2 {
     fn line(&self, name: &str, index: u32, dashed: bool, of: impl Fn(&Step) -> Option<f64>) -> Series {
-        let points = self.steps.iter().filter_map(|step| Some((f64::from(step.replicas), of(step)?))).collect();
+        let points =
+            self.steps.iter().filter_map(|step| Some((f64::from(step.replicas), of(step)?))).collect();
         Series { name: name.to_owned(), points, colour: colour(index), dashed, ..Series::default() }
     }
 
     fn band(&self, name: &str, index: u32, of: impl Fn(&Step) -> (f64, f64)) -> AreaBand {
         let point = |step: &Step| (f64::from(step.replicas), of(step).0, of(step).1);
-        AreaBand { name: name.to_owned(), points: self.steps.iter().map(point).collect(), colour: colour(index) }
+        AreaBand {
+            name: name.to_owned(),
+            points: self.steps.iter().map(point).collect(),
+            colour: colour(index),
+        }
     }
 
     fn chart(&self, title: &str, subtitle: &str, y_label: &str, series: Vec<Series>) -> LineChart {
@@ -56,8 +61,13 @@ impl A2 {
             }),
         ];
         let title = format!("a2: balance from 2 to 6 replicas, {policy}");
-        let subtitle = format!("{requests} requests for each number of replicas, the same ids each time; 1 is the mean");
-        LineChart { bands, y_from_zero: false, ..self.chart(&title, &subtitle, "answered, by the mean", series) }
+        let subtitle =
+            format!("{requests} requests for each number of replicas, the same ids each time; 1 is the mean");
+        LineChart {
+            bands,
+            y_from_zero: false,
+            ..self.chart(&title, &subtitle, "answered, by the mean", series)
+        }
     }
 
     fn mean_chart(&self) -> LineChart {
@@ -66,7 +76,8 @@ impl A2 {
             self.line("σ of the replicas' counts", 1, false, |step| Some(step.counted.stddev)),
             self.line("σ of ideal hashing", 1, true, |step| Some(step.ideal.stddev)),
         ];
-        let subtitle = "What the assignment asks for. The mean is arithmetic; the spread around it is the finding.";
+        let subtitle =
+            "What the assignment asks for. The mean is arithmetic; the spread around it is the finding.";
         self.chart("a2: mean load per replica", subtitle, "requests", series)
     }
 
@@ -99,7 +110,8 @@ impl A2 {
         let bar = |step: &Step| Bar {
             label: format!("N = {}", step.replicas),
             value: of(step),
-            ..Bar::default()
+            expected: None,
+            colour: colour(0),
         };
         BarChart {
             title: title.to_owned(),
@@ -117,8 +129,21 @@ impl Findings for A2 {
 
     fn csv(&self) -> String {
         let mut text = csv_line(&[
-            &"replicas", &"replica", &"count", &"expected", &"predicted", &"max_over_mean", &"min_over_mean",
-            &"stddev", &"chi_square", &"p", &"failed", &"moved", &"per_second", &"p50_ms", &"p99_ms",
+            &"replicas",
+            &"replica",
+            &"count",
+            &"expected",
+            &"predicted",
+            &"max_over_mean",
+            &"min_over_mean",
+            &"stddev",
+            &"chi_square",
+            &"p",
+            &"failed",
+            &"moved",
+            &"per_second",
+            &"p50_ms",
+            &"p99_ms",
             &"converge_seconds",
         ]);
         for step in &self.steps {
@@ -128,9 +153,22 @@ impl Findings for A2 {
             for r in &c.replicas {
                 let predicted = r.predicted.map_or(String::new(), |predicted| predicted.to_string());
                 text += &csv_line(&[
-                    &step.replicas, &r.name, &r.count, &r.expected, &predicted, &c.max_over_mean,
-                    &c.min_over_mean, &c.stddev, &c.chi_square, &c.p, &c.failed, &moved, &c.per_second,
-                    &latency.p50_ms, &latency.p99_ms, &step.converge_seconds,
+                    &step.replicas,
+                    &r.name,
+                    &r.count,
+                    &r.expected,
+                    &predicted,
+                    &c.max_over_mean,
+                    &c.min_over_mean,
+                    &c.stddev,
+                    &c.chi_square,
+                    &c.p,
+                    &c.failed,
+                    &moved,
+                    &c.per_second,
+                    &latency.p50_ms,
+                    &latency.p99_ms,
+                    &step.converge_seconds,
                 ]);
             }
         }
@@ -144,19 +182,27 @@ impl Findings for A2 {
             caption: caption.to_owned(),
         };
         let mut figures = vec![
-            figure("a2", self.balance_chart().svg()?, "The busiest and the idlest replica beside ideal hashing."),
+            figure(
+                "a2",
+                self.balance_chart().svg()?,
+                "The busiest and the idlest replica beside ideal hashing.",
+            ),
             figure("a2-mean", self.mean_chart().svg()?, "The mean load per replica, and its spread."),
         ];
         if let Some(chart) = self.moved_chart() {
             figures.push(figure("a2-moved", chart.svg()?, "What each step costs in moved keys."));
         }
         figures.push(figure("a2-latency", self.latency_chart().svg()?, "Latencies at a steady rate."));
-        let throughput = self.bar_chart("a2: throughput", "requests per second", 0, |step| step.counted.per_second);
+        let throughput =
+            self.bar_chart("a2: throughput", "requests per second", 0, |step| step.counted.per_second);
         let throughput =
             BarChart { subtitle: format!("Sent {}, as fast as they are answered", self.sent), ..throughput };
-        figures.push(figure("a2-throughput", throughput.svg()?, "Replicas, proxy and generator share the machine."));
-        let converge =
-            self.bar_chart("a2: time to converge", "seconds", 2, |step| step.converge_seconds);
+        figures.push(figure(
+            "a2-throughput",
+            throughput.svg()?,
+            "Replicas, proxy and generator share the machine.",
+        ));
+        let converge = self.bar_chart("a2: time to converge", "seconds", 2, |step| step.converge_seconds);
         let subtitle = "From the edit of the desired state until every replica is ready; the first bar shrinks or \
                         grows the service as it was found";
         let converge = BarChart { subtitle: subtitle.to_owned(), ..converge };
@@ -170,7 +216,8 @@ impl Findings for A2 {
         blocks.push(self.table());
         let worst = self.steps.iter().map(|step| step.counted.max_over_mean).fold(1.0, f64::max);
         let failed: u64 = self.steps.iter().map(|step| step.counted.failed).sum();
-        let moved = self.steps.iter().filter_map(|step| step.moved).map(|moved| moved.measured / moved.optimum);
+        let moved =
+            self.steps.iter().filter_map(|step| step.moved).map(|moved| moved.measured / moved.optimum);
         let moved = moved.fold(0.0, f64::max);
         let mut lead = format!(
             "From 2 to 6 replicas the busiest is never more than {:.1} % above the mean, {failed} requests fail",
@@ -240,8 +287,19 @@ impl A2 {
             ]
         };
         let columns = [
-            "N:", "mean:", "counts:", "max/mean:", "min/mean:", "σ (ideal):", "p:", "moved (optimum):",
-            "requests/s:", "p50 ms:", "p99 ms:", "converged:", "failed:",
+            "N:",
+            "mean:",
+            "counts:",
+            "max/mean:",
+            "min/mean:",
+            "σ (ideal):",
+            "p:",
+            "moved (optimum):",
+            "requests/s:",
+            "p50 ms:",
+            "p99 ms:",
+            "converged:",
+            "failed:",
         ];
         table("Every number of replicas", &columns, self.steps.iter().map(row).collect())
     }

@@ -43,10 +43,8 @@ pub(super) async fn check(session: &Session) -> Result<Vec<EndpointCheck>, LabEr
         ("GET", "/heartbeat", String::new(), Expected::Exactly(200, String::new())),
     ];
     if api == Some(AssignmentApiSpec { service: session.service().clone() }) {
-        let (one, named) = (
-            format!(r#"{{"n":1,"hostnames":["{HOST}"]}}"#),
-            r#"{"n":1,"hostnames":["S5","S4"]}"#.to_owned(),
-        );
+        let (one, named) =
+            (format!(r#"{{"n":1,"hostnames":["{HOST}"]}}"#), r#"{"n":1,"hostnames":["S5","S4"]}"#.to_owned());
         let beyond = |what: &str| error(&format!("Length of hostname list is more than {what} instances"));
         let other = error("'/other' endpoint does not exist in server replicas");
         calls.extend([
@@ -122,7 +120,8 @@ mod tests {
 
     #[test]
     fn answers_are_judged_by_the_sheet() {
-        let three = r#"{"message":{"N":3,"replicas":["Server 1","Server 2","lab-s5"]},"status":"successful"}"#;
+        let three =
+            r#"{"message":{"N":3,"replicas":["Server 1","Server 2","lab-s5"]},"status":"successful"}"#;
         assert!(Expected::Replicas(3, Some(HOST)).is(200, three));
         assert!(!Expected::Replicas(4, None).is(200, three));
         assert!(!Expected::Replicas(3, None).is(400, three));

@@ -2,7 +2,8 @@
 
 use super::{A3, BEST_PUBLISHED};
 use crate::chart::{
-    Bar, BarChart, ChartError, Moment, MomentKind, Panel, Series, Timeline, grouped, in_milliseconds, replica_colour,
+    Bar, BarChart, ChartError, Moment, MomentKind, Panel, Series, Timeline, grouped, in_milliseconds,
+    replica_colour,
 };
 use crate::fault::{FaultReport, Victim};
 use crate::measure::{Check, Verdict};
@@ -68,7 +69,10 @@ fn timeline(title: &str, replicas: u32, faults: &[(u32, &FaultReport)]) -> Timel
             panel(
                 "replicas",
                 String::new(),
-                vec![line("ready", READY, ready, true, false), line("may be chosen", IN_RING, in_ring, true, false)],
+                vec![
+                    line("ready", READY, ready, true, false),
+                    line("may be chosen", IN_RING, in_ring, true, false),
+                ],
             ),
         ],
         moments,
@@ -117,7 +121,8 @@ impl A3 {
         let start = self.start.as_ref().map(|start| start.milliseconds);
         let row = |fault: &FaultReport| {
             let replacement = last(fault, |victim| victim.replacement_ms);
-            let ratio = replacement.zip(start).map_or("–".to_owned(), |(took, one)| format!("{:.2}×", took / one));
+            let ratio =
+                replacement.zip(start).map_or("–".to_owned(), |(took, one)| format!("{:.2}×", took / one));
             vec![
                 fault.name.clone(),
                 format!("{} of {}", fault.failed, grouped(fault.requests as f64, 0)),
@@ -136,8 +141,16 @@ impl A3 {
         best.extend(["98.5–99.9 %", "–", "–", "440–500 ms", "–", "–", "–", "–"].map(ToOwned::to_owned));
         rows.push(best);
         let columns = [
-            "fault", "failed:", "answered:", "detected:", "out of the ring:", "replaced:", "recovered:",
-            "against one start:", "p50:", "slowest:",
+            "fault",
+            "failed:",
+            "answered:",
+            "detected:",
+            "out of the ring:",
+            "replaced:",
+            "recovered:",
+            "against one start:",
+            "p50:",
+            "slowest:",
         ];
         table("Faults, counted from the moment of injection", &columns, rows)
     }
@@ -161,17 +174,37 @@ impl Findings for A3 {
 
     fn csv(&self) -> String {
         let mut text = csv_line(&[
-            &"fault", &"signal", &"victim", &"requests", &"failed", &"last_answer_ms", &"detected_ms",
-            &"out_of_ring_ms", &"creating_ms", &"started_ms", &"ready_ms", &"recovered_ms", &"slowest_ms",
+            &"fault",
+            &"signal",
+            &"victim",
+            &"requests",
+            &"failed",
+            &"last_answer_ms",
+            &"detected_ms",
+            &"out_of_ring_ms",
+            &"creating_ms",
+            &"started_ms",
+            &"ready_ms",
+            &"recovered_ms",
+            &"slowest_ms",
         ]);
         let cell = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.1}"));
         for fault in &self.faults {
             for victim in &fault.victims {
                 text += &csv_line(&[
-                    &fault.name, &fault.signal, &victim.name, &fault.requests, &fault.failed,
-                    &cell(victim.last_answer_ms), &cell(victim.detected_ms), &cell(victim.out_of_ring_ms),
-                    &cell(victim.creating_ms), &cell(victim.started_ms), &cell(victim.ready_ms),
-                    &cell(fault.recovered_ms), &fault.latency.max_ms,
+                    &fault.name,
+                    &fault.signal,
+                    &victim.name,
+                    &fault.requests,
+                    &fault.failed,
+                    &cell(victim.last_answer_ms),
+                    &cell(victim.detected_ms),
+                    &cell(victim.out_of_ring_ms),
+                    &cell(victim.creating_ms),
+                    &cell(victim.started_ms),
+                    &cell(victim.ready_ms),
+                    &cell(fault.recovered_ms),
+                    &fault.latency.max_ms,
                 ]);
             }
         }
@@ -181,7 +214,10 @@ impl Findings for A3 {
     fn figures(&self) -> Result<Vec<Figure>, ChartError> {
         let numbered = self.numbered();
         let failed: u64 = self.faults.iter().filter(|fault| fault.survivable).map(|fault| fault.failed).sum();
-        let title = format!("a3: {} faults under load, {failed} failed requests while a replica lives", numbered.len());
+        let title = format!(
+            "a3: {} faults under load, {failed} failed requests while a replica lives",
+            numbered.len()
+        );
         let mut figures = vec![Figure {
             name: "a3".to_owned(),
             svg: timeline(&title, self.replicas, &numbered).svg()?,

@@ -13,8 +13,11 @@ pub(super) fn published() -> Vec<(&'static str, AssignmentSpec)> {
         virtual_server_hash: Some(server.to_owned()),
         ..AssignmentSpec::default()
     };
-    let quadratic =
-        AssignmentSpec { probing: Probing::Quadratic, first_virtual: 1, ..formulas("i^2 + 2*i + 199", "i^2 + j^2 + 2*i*j + 199") };
+    let quadratic = AssignmentSpec {
+        probing: Probing::Quadratic,
+        first_virtual: 1,
+        ..formulas("i^2 + 2*i + 199", "i^2 + j^2 + 2*i*j + 199")
+    };
     vec![
         ("abhay-k47", formulas("11*i^2 + 17*i + 23", "23*i^2 + 71*j^2 + 59*j + 301")),
         ("Shivam751", formulas("5*i + 21", "i^3 + 2*i + 15*j + 17")),

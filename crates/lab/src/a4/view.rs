@@ -61,8 +61,21 @@ impl Findings for A4 {
 
     fn csv(&self) -> String {
         let mut text = csv_line(&[
-            &"rank", &"name", &"policy", &"request_hash", &"server_hash", &"replicas", &"replica", &"count",
-            &"expected", &"max_over_mean", &"stddev", &"chi_square", &"p", &"moved", &"failed",
+            &"rank",
+            &"name",
+            &"policy",
+            &"request_hash",
+            &"server_hash",
+            &"replicas",
+            &"replica",
+            &"count",
+            &"expected",
+            &"max_over_mean",
+            &"stddev",
+            &"chi_square",
+            &"p",
+            &"moved",
+            &"failed",
         ]);
         for (index, contender) in self.ranking.iter().enumerate() {
             let (h, phi) = contender.formulas.clone().unwrap_or_default();
@@ -71,8 +84,20 @@ impl Findings for A4 {
                 let moved = point.moved.map_or(String::new(), |moved| format!("{moved:.6}"));
                 for r in &c.replicas {
                     text += &csv_line(&[
-                        &(index + 1), &contender.name, &contender.policy, &h, &phi, &point.replicas, &r.name,
-                        &r.count, &r.expected, &c.max_over_mean, &c.stddev, &c.chi_square, &c.p, &moved,
+                        &(index + 1),
+                        &contender.name,
+                        &contender.policy,
+                        &h,
+                        &phi,
+                        &point.replicas,
+                        &r.name,
+                        &r.count,
+                        &r.expected,
+                        &c.max_over_mean,
+                        &c.stddev,
+                        &c.chi_square,
+                        &c.p,
+                        &moved,
                         &c.failed,
                     ]);
                 }
@@ -86,17 +111,19 @@ impl Findings for A4 {
         let ranked = || (1..).zip(&self.ranking);
         let counts = SmallMultiples {
             title: format!("a4: {requests} requests on three replicas, the most even first"),
-            subtitle: "Bars are measured, diamonds are the share of all keys; all have the same scale. Ranked by \
+            subtitle:
+                "Bars are measured, diamonds are the share of all keys; all have the same scale. Ranked by \
                        max/mean, averaged over 2 to 6 replicas."
-                .to_owned(),
+                    .to_owned(),
             columns: 4,
             charts: ranked().filter_map(|(rank, contender)| contender.counts_chart(rank)).collect(),
             shared_scale: true,
         };
         let scaling = SmallMultiples {
             title: "a4: how much more than the mean the busiest of 2 to 6 replicas answers".to_owned(),
-            subtitle: "max/mean of the counts; diamonds are what the shares of all keys make of it. 1 is even."
-                .to_owned(),
+            subtitle:
+                "max/mean of the counts; diamonds are what the shares of all keys make of it. 1 is even."
+                    .to_owned(),
             columns: 4,
             charts: ranked().map(|(rank, contender)| contender.scaling_chart(rank)).collect(),
             shared_scale: true,
@@ -142,7 +169,8 @@ impl Findings for A4 {
             colour: replica_colour(0),
         };
         vec![BarChart {
-            title: "a4: how much more than the mean the busiest replica answers, average over 2 to 6".to_owned(),
+            title: "a4: how much more than the mean the busiest replica answers, average over 2 to 6"
+                .to_owned(),
             y_label: "per cent".to_owned(),
             bars: self.ranking.iter().map(bar).collect(),
             decimals: Some(2),
@@ -200,8 +228,21 @@ fn ranking_table(a4: &A4) -> Block {
         cells
     };
     let columns = [
-        "rank:", "policy or formulas", "N = 2:", "3:", "4:", "5:", "6:", "average max/mean:", "keys moved:",
-        "smallest p:", "why",
+        "rank:",
+        "policy or formulas",
+        "N = 2:",
+        "3:",
+        "4:",
+        "5:",
+        "6:",
+        "average max/mean:",
+        "keys moved:",
+        "smallest p:",
+        "why",
     ];
-    table("max/mean by number of replicas; keys moved by the fewest possible", &columns, (1..).zip(&a4.ranking).map(row).collect())
+    table(
+        "max/mean by number of replicas; keys moved by the fewest possible",
+        &columns,
+        (1..).zip(&a4.ranking).map(row).collect(),
+    )
 }

@@ -11,11 +11,22 @@ fn kill_text(kill: Option<&Under>) -> String {
     kill.map_or("–".to_owned(), |kill| format!("{} of {}", kill.failed, grouped(kill.requests as f64, 0)))
 }
 
+impl Balancer {
+    /// Its counts. The rings of peers are not predicted.
+    fn bars(&self) -> BarChart {
+        let mut chart = bars(&self.name, &self.counted);
+        if self.counted.as_predicted.is_none() {
+            chart.bars.iter_mut().for_each(|bar| bar.expected = None);
+        }
+        chart
+    }
+}
+
 impl Compare {
     fn page(&self) -> SmallMultiples {
         let chart = |balancer: &Balancer| BarChart {
             subtitle: format!("max/mean {:.4}", balancer.counted.max_over_mean),
-            ..bars(&balancer.name, &balancer.counted)
+            ..balancer.bars()
         };
         SmallMultiples {
             title: format!("compare: {} requests, consistent hash on X-Request-Id", grouped(self.requests as f64, 0)),
@@ -49,15 +60,30 @@ impl Findings for Compare {
 
     fn csv(&self) -> String {
         let mut text = csv_line(&[
-            &"balancer", &"version", &"replica", &"count", &"max_over_mean", &"per_second", &"p50_ms", &"p99_ms",
-            &"kill_requests", &"kill_failed", &"kill_slowest_ms",
+            &"balancer",
+            &"version",
+            &"replica",
+            &"count",
+            &"max_over_mean",
+            &"per_second",
+            &"p50_ms",
+            &"p99_ms",
+            &"kill_requests",
+            &"kill_failed",
+            &"kill_slowest_ms",
         ]);
         for b in &self.balancers {
             let kill = b.kill.as_ref();
             for r in &b.counted.replicas {
                 text += &csv_line(&[
-                    &b.name, &b.version, &r.name, &r.count, &b.counted.max_over_mean, &b.counted.per_second,
-                    &b.steady.latency.p50_ms, &b.steady.latency.p99_ms,
+                    &b.name,
+                    &b.version,
+                    &r.name,
+                    &r.count,
+                    &b.counted.max_over_mean,
+                    &b.counted.per_second,
+                    &b.steady.latency.p50_ms,
+                    &b.steady.latency.p99_ms,
                     &kill.map_or(String::new(), |kill| kill.requests.to_string()),
                     &kill.map_or(String::new(), |kill| kill.failed.to_string()),
                     &kill.map_or(String::new(), |kill| kill.latency.max_ms.to_string()),
@@ -88,7 +114,11 @@ impl Findings for Compare {
         };
         Ok(vec![
             figure("compare", self.page().svg()?, "Distribution under a consistent hash on the same key."),
-            figure("compare-latency", latency.svg()?, "Latency at a steady rate, and failures through kill -9."),
+            figure(
+                "compare-latency",
+                latency.svg()?,
+                "Latency at a steady rate, and failures through kill -9.",
+            ),
         ])
     }
 
@@ -108,8 +138,16 @@ impl Findings for Compare {
             ]
         };
         let columns = [
-            "balancer", "version", "max/mean:", "p against even:", "requests/s:", "p50:", "p99:", "failed:",
-            "failed through kill -9:", "slowest then:",
+            "balancer",
+            "version",
+            "max/mean:",
+            "p against even:",
+            "requests/s:",
+            "p50:",
+            "p99:",
+            "failed:",
+            "failed through kill -9:",
+            "slowest then:",
         ];
         let mut blocks = vec![checks_table(&self.checks)];
         blocks.extend(figure_blocks(figures));
@@ -119,7 +157,8 @@ impl Findings for Compare {
             .iter()
             .filter_map(|b| Some((b, b.kill.as_ref().filter(|kill| kill.failed > 0)?)))
             .map(|(b, kill)| {
-                let causes: Vec<String> = kill.causes.iter().map(|(cause, n)| format!("{n} × {cause}")).collect();
+                let causes: Vec<String> =
+                    kill.causes.iter().map(|(cause, n)| format!("{n} × {cause}")).collect();
                 format!("{}: {}", b.name, causes.join("; "))
             })
             .collect();
@@ -134,13 +173,14 @@ impl Findings for Compare {
             id: "compare".to_owned(),
             title: "compare: other balancers".to_owned(),
             verdict: Some(verdict(self)),
-            lead: "The same ids, the same replicas, the same machine, a consistent hash on the same key.".to_owned(),
+            lead: "The same ids, the same replicas, the same machine, a consistent hash on the same key."
+                .to_owned(),
             blocks,
         }
     }
 
     fn bars(&self) -> Vec<BarChart> {
-        self.balancers.iter().map(|balancer| bars(&balancer.name, &balancer.counted)).collect()
+        self.balancers.iter().map(Balancer::bars).collect()
     }
 
     fn checks(&self) -> &[Check] {

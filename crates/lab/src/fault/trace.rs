@@ -172,12 +172,15 @@ fn victim(service: &str, ordinal: u16, old: &str, fault: &Fault, seen: &Seen<'_>
         // `web-1-1` is not `web-1-10`.
         event.message.strip_prefix(old).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
     };
-    let of_old = |reason: &str| own().find(|event| event.reason == reason && is_old(event)).map(|e| after(e.at));
-    let of_new = |reason: &str| own().find(|event| event.reason == reason && !is_old(event)).map(|e| after(e.at));
+    let of_old =
+        |reason: &str| own().find(|event| event.reason == reason && is_old(event)).map(|e| after(e.at));
+    let of_new =
+        |reason: &str| own().find(|event| event.reason == reason && !is_old(event)).map(|e| after(e.at));
     let ready_ms = of_new("Ready");
     // Ejections do not tell of whom, and are counted when they repeat: the first one after the fault counts.
     let ejected = own().find(|event| event.reason == "Ejected" && after(event.first_at) > -1.0);
-    let ejected = ejected.map(|event| after(event.first_at)).filter(|at| ready_ms.is_none_or(|ready| *at < ready));
+    let ejected =
+        ejected.map(|event| after(event.first_at)).filter(|at| ready_ms.is_none_or(|ready| *at < ready));
     let first = |times: [Option<f64>; 3]| times.into_iter().flatten().reduce(f64::min);
     let detected_ms = first([of_old("Failed"), of_old("Withdrawn"), ejected]);
     let out_of_ring_ms = first([of_old("Withdrawn"), ejected, None]);
@@ -242,7 +245,9 @@ fn changes(looks: Vec<Look>, turns: &[(f64, i64)]) -> Vec<Look> {
         while let Some((at_seconds, by)) = turns.next_if(|(at, _)| *at <= look.at_seconds) {
             if let Some(before) = now {
                 let ready = u32::try_from(i64::from(before.ready) + by).unwrap_or_default();
-                let in_ring = u32::try_from(i64::from(before.in_ring) + by).unwrap_or_default().min(ready);
+                // Who leaves was most likely ejected already, if anybody was.
+                let grown = u32::try_from(i64::from(before.in_ring) + by.max(0)).unwrap_or_default();
+                let in_ring = grown.min(ready);
                 now = Some(Look { at_seconds: *at_seconds, ready, in_ring });
                 note(Look { at_seconds: *at_seconds, ready, in_ring });
             }
@@ -257,8 +262,8 @@ fn changes(looks: Vec<Look>, turns: &[(f64, i64)]) -> Vec<Look> {
 mod tests {
     use std::time::Duration;
 
-    use ringmaster_core::event::Severity;
     use ringmaster_core::Ordinal;
+    use ringmaster_core::event::Severity;
 
     use super::*;
     use crate::load::Sample;
@@ -295,7 +300,12 @@ mod tests {
         };
         let outcome = Outcome {
             // Its last answer is 4 ms after the fault; the replacement answers at 600 ms after it.
-            samples: vec![sample(990, 1, false), sample(1_003, 1, false), sample(1_020, 0, true), sample(1_600, 1, false)],
+            samples: vec![
+                sample(990, 1, false),
+                sample(1_003, 1, false),
+                sample(1_020, 0, true),
+                sample(1_600, 1, false),
+            ],
             failures: vec![Failure { at_seconds: 1.02, id: 100_000, cause: "reset".to_owned() }],
             unnamed: 0,
             elapsed: Duration::from_secs(2),

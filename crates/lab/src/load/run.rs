@@ -50,9 +50,8 @@ pub(super) fn on_this_thread(
         .enable_all()
         .build()
         .map_err(LabError::io("start the load generator"))?;
-    let histogram = || {
-        Histogram::new_with_max(600_000_000, 3).expect("ten minutes with three digits make a histogram")
-    };
+    let histogram =
+        || Histogram::new_with_max(600_000_000, 3).expect("ten minutes with three digits make a histogram");
     let shared = Rc::new(Shared {
         began: Instant::now(),
         timeout: plan.timeout,
@@ -65,8 +64,7 @@ pub(super) fn on_this_thread(
         latencies: RefCell::new(histogram()),
         lateness: RefCell::new(histogram()),
     });
-    let began_ms =
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e3;
+    let began_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e3;
     let processor_before = processor_time();
     let local = LocalSet::new();
     local.block_on(&runtime, async {

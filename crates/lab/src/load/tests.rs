@@ -43,8 +43,7 @@ fn id(request: &str) -> u32 {
 }
 
 fn plan(address: SocketAddr, requests: usize, pace: Pace) -> Plan {
-    let target =
-        Target { address, host: address.to_string(), path: "/home".to_owned(), keys: Vec::new() };
+    let target = Target { address, host: address.to_string(), path: "/home".to_owned(), keys: Vec::new() };
     Plan { target, seed: 42, requests, pace, timeout: Duration::from_secs(5) }
 }
 

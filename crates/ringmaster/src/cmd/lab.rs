@@ -85,11 +85,8 @@ fn formulas(request: Option<String>, server: Option<String>) -> anyhow::Result<O
     if request.is_none() && server.is_none() {
         return Ok(None);
     }
-    let spec = AssignmentSpec {
-        request_hash: request,
-        virtual_server_hash: server,
-        ..AssignmentSpec::default()
-    };
+    let spec =
+        AssignmentSpec { request_hash: request, virtual_server_hash: server, ..AssignmentSpec::default() };
     let rules = ringmaster_core::ring::assignment::AssignmentRules::new(&spec);
     rules.map_err(|error| BadInput(option_of(&error.to_string())))?;
     Ok(Some(spec))

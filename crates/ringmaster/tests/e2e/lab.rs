@@ -75,7 +75,10 @@ async fn a1_counts_what_was_predicted_and_restores_the_spec() {
     }
     let report = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert!(report.contains("<svg") && report.contains("a1: distribution"));
-    assert!(!report.contains("src=\"http") && !report.contains("href=\"http"), "it asks nothing of the network");
+    assert!(
+        !report.contains("src=\"http") && !report.contains("href=\"http"),
+        "it asks nothing of the network"
+    );
     assert_eq!(spec(&daemon).await, before, "the spec is as it was");
 }
 
@@ -91,7 +94,10 @@ async fn a3_loses_no_request_while_a_replica_lives() {
     assert!(matches!(code, Some(0 | 4)), "{code:?} {shown}{err}");
     let a3 = result(out, "a3.json");
     let endpoints = a3["endpoints"].as_array().unwrap();
-    assert!(endpoints.len() == 8 && endpoints.iter().all(|endpoint| endpoint["pass"] == true), "{endpoints:#?}");
+    assert!(
+        endpoints.len() == 8 && endpoints.iter().all(|endpoint| endpoint["pass"] == true),
+        "{endpoints:#?}"
+    );
     let faults = a3["faults"].as_array().unwrap();
     assert_eq!(faults.len(), 5, "{shown}{err}");
     for fault in faults {
@@ -122,10 +128,7 @@ async fn an_interrupted_experiment_keeps_what_it_has_and_restores_the_spec() {
         .spawn()
         .unwrap();
     // In the middle of it: not with as many replicas as it found.
-    eventually("it scales", || async {
-        (spec(&daemon).await.replicas == Some(4)).then_some(())
-    })
-    .await;
+    eventually("it scales", || async { (spec(&daemon).await.replicas == Some(4)).then_some(()) }).await;
     let pid = rustix::process::Pid::from_raw(lab.id().unwrap() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let mut lines = BufReader::new(lab.stderr.take().unwrap()).lines();
