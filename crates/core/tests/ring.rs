@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use ringmaster_core::Ordinal;
 use ringmaster_core::ring::allocation::Allocation;
+use ringmaster_core::ring::codec::DecodeError;
 use ringmaster_core::ring::slot_table::SlotTable;
 use ringmaster_core::ring::{codec, hash_key};
 
@@ -121,6 +122,29 @@ fn a_table_without_members_owns_nothing() {
     allocation.rebalance(&members(3));
     allocation.rebalance(&BTreeMap::new());
     assert_eq!(allocation.table().candidates(b"key").count(), 0);
+}
+
+#[test]
+fn sealed_bytes_that_were_never_written_are_not_a_table() {
+    // Found by fuzzing: members out of order were read, and written in order; the highest epoch could not grow.
+    let mut allocation = Allocation::new(3);
+    allocation.rebalance(&members(3));
+    let written = codec::encode(&allocation);
+    let sealed = |place: usize, value: &[u8]| {
+        let mut bytes = written[..written.len() - 8].to_vec();
+        bytes[place..place + value.len()].copy_from_slice(value);
+        let digest = xxhash_rust::xxh3::xxh3_64(&bytes);
+        bytes.extend_from_slice(&digest.to_le_bytes());
+        codec::decode(&bytes)
+    };
+    let (epoch, first_ordinal) = (17, 27);
+    assert_eq!(sealed(first_ordinal, &0_u16.to_le_bytes()), Ok(allocation.clone()));
+    for ordinal in [1_u16, 2, 86] {
+        let refused = Err(DecodeError::Inconsistent("ordinals out of order"));
+        assert_eq!(sealed(first_ordinal, &ordinal.to_le_bytes()), refused);
+    }
+    let refused = Err(DecodeError::Inconsistent("epoch out of range"));
+    assert_eq!(sealed(epoch, &u64::MAX.to_le_bytes()), refused);
 }
 
 proptest! {

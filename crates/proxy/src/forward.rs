@@ -228,12 +228,12 @@ async fn exchange_with_endpoint(
         // its replacement may be there.
         let service =
             find(worker, prepared.host.as_ref(), prepared.head.uri.path()).ok_or(Refusal::NoRoute)?;
-        let Some(endpoint) = picker::pick(&service, prepared.key.as_ref(), &tried, &worker.random) else {
+        let Some(in_flight) = picker::reserve(&service, prepared.key.as_ref(), &tried, &worker.random) else {
             return Err(if service.places.is_empty() { Refusal::NoEndpoint } else { refusal });
         };
-        let in_flight = endpoint.begin();
+        in_flight.count();
         let chosen_at = Instant::now();
-        let endpoint = Rc::clone(endpoint);
+        let endpoint = Rc::clone(in_flight.endpoint());
         if is_replay {
             service.stats.replays.fetch_add(1, Ordering::Relaxed);
         }

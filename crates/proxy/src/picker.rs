@@ -14,16 +14,43 @@ use ringmaster_core::spec::Policy;
 
 use crate::key::{Key, Random};
 use crate::routing::{Place, Service};
-use crate::upstream::Endpoint;
+use crate::upstream::{Endpoint, InFlight};
 
-/// The endpoint for the next try; none if all have been tried, or there are none.
-pub(crate) fn pick<'a>(
+/// How often a place is looked for anew, when another worker took it first.
+const RESERVE_TRIES: u32 = 8;
+
+/// A place at the endpoint for the next try; none if all have been tried, or there are none.
+///
+/// Under a bound the place is taken first and looked at then: two workers that saw the same last place both have it
+/// then, and the one that finds it beyond the bound gives it back.
+pub(crate) fn reserve(
+    service: &Service,
+    key: Option<&Key>,
+    tried: &[Rc<Endpoint>],
+    random: &Random,
+) -> Option<InFlight> {
+    let bound = service.spec.balancing.bounded_load.filter(|_| key.is_some());
+    for _ in 0..RESERVE_TRIES {
+        let place = pick(service, key, tried, random)?;
+        let in_flight = place.endpoint.reserve();
+        let Some(bound) = bound else { return Some(in_flight) };
+        let total = service.in_flight().saturating_sub(1);
+        let cap = bounded::cap(bound, total, place.weight, service.weights);
+        // One beyond it that was chosen as a last resort is chosen again, and stays.
+        if u64::from(place.endpoint.stats.in_flight()) <= cap {
+            return Some(in_flight);
+        }
+    }
+    pick(service, key, tried, random).map(|place| place.endpoint.reserve())
+}
+
+fn pick<'a>(
     service: &'a Service,
     key: Option<&Key>,
     tried: &[Rc<Endpoint>],
     random: &Random,
-) -> Option<&'a Rc<Endpoint>> {
-    let place = match (service.spec.balancing.policy, key) {
+) -> Option<&'a Place> {
+    match (service.spec.balancing.policy, key) {
         (Policy::RoundRobin, _) => in_turn(service, tried, random),
         (Policy::LeastRequest, _) => {
             let mut choice = eligible(service, tried, random);
@@ -37,16 +64,14 @@ pub(crate) fn pick<'a>(
         }
         (Policy::P2c, _) | (_, None) => less_loaded(service, tried, random),
         (_, Some(key)) => first_candidate(service, key, tried),
-    };
-    place.map(|place| &place.endpoint)
+    }
 }
 
 fn first_candidate<'a>(service: &'a Service, key: &Key, tried: &[Rc<Endpoint>]) -> Option<&'a Place> {
     let ring = &service.spec.ring;
     let hash: KeyHash = ring.hash(key.as_bytes());
     let bound = service.spec.balancing.bounded_load;
-    let in_flight = || service.places.iter().map(|place| u64::from(place.endpoint.stats.in_flight())).sum();
-    let total: u64 = if bound.is_some() { in_flight() } else { 0 };
+    let total = if bound.is_some() { service.in_flight() } else { 0 };
     let skip = |place: &&'a Place| {
         if let Some(reason) = unusable(place, tried) {
             return Some(reason);

@@ -91,6 +91,11 @@ impl Place {
 }
 
 impl Service {
+    /// Requests in flight at all its endpoints, of all workers.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.places.iter().map(|place| u64::from(place.endpoint.stats.in_flight())).sum()
+    }
+
     /// Whether one of the places is in its slow start.
     pub(crate) fn has_new(&self) -> bool {
         self.has_ramps && self.places.iter().any(|place| place.is_held_back(|_, _| false))

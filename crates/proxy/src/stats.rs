@@ -80,14 +80,18 @@ pub(crate) struct EndpointStats {
 }
 
 impl EndpointStats {
-    /// A request chose this endpoint.
-    pub(crate) fn begin(&self, signals: &Signals) {
+    /// A place for a request is taken at this endpoint.
+    pub(crate) fn reserve(&self, signals: &Signals) {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        self.requests.fetch_add(1, Ordering::Relaxed);
         signals.touch();
     }
 
-    /// That request has ended. The last one of an endpoint that is being drained is news for the controller.
+    /// A request goes there.
+    pub(crate) fn count(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// That request has ended, or its place is given back. The last one of an endpoint that is being drained is news for the controller.
     pub(crate) fn end(&self, signals: &Signals) {
         let last = self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && !self.published.load(Ordering::SeqCst) { signals.hurry() } else { signals.touch() }

@@ -115,11 +115,10 @@ impl Endpoint {
         })
     }
 
-    /// Counts a request as given to this endpoint. Called in the same breath as the choice: between the two
+    /// Takes a place for a request at this endpoint. Called in the same breath as the choice: between the two
     /// a worker must not acknowledge another snapshot.
-    pub(crate) fn begin(self: &Rc<Self>) -> InFlight {
-        self.stats.begin(&self.shared.signals);
-        self.member.requests.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn reserve(self: &Rc<Self>) -> InFlight {
+        self.stats.reserve(&self.shared.signals);
         InFlight(Rc::clone(self))
     }
 
@@ -296,6 +295,12 @@ impl Drop for Connection {
 }
 
 impl InFlight {
+    /// Counts the request as given to this endpoint.
+    pub(crate) fn count(&self) {
+        self.0.stats.count();
+        self.0.member.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
         &self.0
     }

@@ -131,6 +131,9 @@ fn validate(files: &[String]) -> anyhow::Result<()> {
     for (name, service) in &manifest.services {
         let count = service.spec.replicas.map_or("the live number of".to_owned(), |count| count.to_string());
         out(&format!("service/{name}: {count} replicas, valid"))?;
+        if let Some(shares) = ring::uneven_shares(name, &service.spec) {
+            out(&format!("service/{name}: {shares}"))?;
+        }
         for warning in manifest::balancing_warnings(&service.spec.balancing) {
             out(&format!("warning: service/{name}: {warning}"))?;
         }

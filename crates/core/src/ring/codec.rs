@@ -15,6 +15,9 @@ use crate::ids::Ordinal;
 
 const MAGIC: &[u8; 8] = b"RMSLOTS1";
 
+/// An epoch grows by one with a change, so no table is ever this old.
+const EPOCH_END: u64 = 1 << 63;
+
 /// Bytes that are not a whole and consistent allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DecodeError {
@@ -61,14 +64,17 @@ pub fn decode(bytes: &[u8]) -> Result<Allocation, DecodeError> {
         return Err(DecodeError::Inconsistent("table size out of range"));
     }
     let seed = u64::from_le_bytes(reader.take()?);
-    let epoch = u64::from_le_bytes(reader.take()?);
+    let epoch = reader.epoch()?;
     let members = u16::from_le_bytes(reader.take()?);
     let mut owned = vec![false; 1 << bits];
-    let mut stacks = BTreeMap::new();
+    let mut stacks: BTreeMap<Ordinal, Vec<u32>> = BTreeMap::new();
     for _ in 0..members {
         let ordinal = Ordinal(u16::from_le_bytes(reader.take()?));
         if ordinal.index() >= ORDINALS_MAX {
             return Err(DecodeError::Inconsistent("ordinal out of range"));
+        }
+        if stacks.last_key_value().is_some_and(|(last, _)| *last >= ordinal) {
+            return Err(DecodeError::Inconsistent("ordinals out of order"));
         }
         let length = u32::from_le_bytes(reader.take()?) as usize;
         let mut stack = Vec::with_capacity(length.min(owned.len()));
@@ -80,9 +86,7 @@ pub fn decode(bytes: &[u8]) -> Result<Allocation, DecodeError> {
             }
             stack.push(slot);
         }
-        if stacks.insert(ordinal, stack).is_some() {
-            return Err(DecodeError::Inconsistent("ordinal listed twice"));
-        }
+        stacks.insert(ordinal, stack);
     }
     reader.end()?;
     if !stacks.is_empty() && owned.contains(&false) {
@@ -118,6 +122,14 @@ impl Reader<'_> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(DecodeError::Length)?;
         self.0 = rest;
         Ok(*head)
+    }
+
+    /// An epoch that can still grow.
+    pub(super) fn epoch(&mut self) -> Result<u64, DecodeError> {
+        match u64::from_le_bytes(self.take()?) {
+            epoch @ ..EPOCH_END => Ok(epoch),
+            _ => Err(DecodeError::Inconsistent("epoch out of range")),
+        }
     }
 
     /// Nothing is left.

@@ -138,7 +138,10 @@ impl RingState {
             }
         };
         let after = self.ring();
-        self.epoch += u64::from(before != after);
+        if before == after {
+            return Ok(Moved { share: 0.0, is_exact: true });
+        }
+        self.epoch += 1;
         Ok(moved(&before, &after))
     }
 
@@ -197,7 +200,7 @@ impl RingState {
             }
             policy => {
                 let mut reader = unseal(bytes, STATELESS_MAGIC)?;
-                let (seed, epoch) = (u64::from_le_bytes(reader.take()?), u64::from_le_bytes(reader.take()?));
+                let (seed, epoch) = (u64::from_le_bytes(reader.take()?), reader.epoch()?);
                 reader.end()?;
                 check(members)?;
                 (seed, epoch, Kind::Stateless(stateless(policy, members)?))

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringmaster_core::quantity::{Factor, Span};
-use ringmaster_core::ring::fresh;
+use ringmaster_core::ring::{bounded, fresh};
 use ringmaster_core::snapshot::{Report, ServiceRouting};
 use ringmaster_core::spec::{HashKeys, HashOn, Policy};
 use ringmaster_core::{Ordinal, Timestamp};
@@ -143,6 +143,46 @@ async fn a_bound_goes_by_weights() {
     // One request at a time: ⌈1 · 1 · w / 10⌉ = 1 of each, so every key stays with its owner.
     let counts = counts(&mut world.client().await, 300).await;
     assert!((240..=295).contains(&counts["0"]), "{counts:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_hot_key_never_breaks_the_bound() {
+    const REQUESTS: u64 = 60;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        // Nobody is answered before the end: what arrives is in flight.
+        held.push(
+            Origin::script(|mut conn| async move {
+                while conn.request().await.is_some() {
+                    std::future::pending::<()>().await;
+                }
+            })
+            .await,
+        );
+    }
+    let addresses: Vec<SocketAddr> = held.iter().map(|origin| origin.address).collect();
+    let mut routing = weighted(Policy::SlotTable, &[], &addresses);
+    let bound = Factor { thousandths: 1_250 };
+    routing.balancing.bounded_load = Some(bound);
+    let mut world = World::start([routing.clone()]).await;
+    let mut clients = Vec::new();
+    for _ in 0..REQUESTS {
+        clients.push(world.client().await);
+    }
+    // All at once, over both workers.
+    let sending = clients.iter_mut().map(|client| client.send("GET /hot HTTP/1.1\r\nHost: a\r\n\r\n"));
+    futures_util::future::join_all(sending).await;
+    let in_flight = |report: &Report| -> Vec<u64> {
+        routing.endpoints.values().map(|e| u64::from(report.endpoints[&e.replica].in_flight)).collect()
+    };
+    let report = world.report(|report| in_flight(report).iter().sum::<u64>() == REQUESTS).await;
+    let cap = bounded::cap(bound, REQUESTS - 1, 1, 3);
+    let order: Vec<usize> = routing.ring.candidates(b"/hot").map(Ordinal::index).collect();
+    let of = in_flight(&report);
+    // The owner and the one that comes next are full, the rest is the third one's.
+    assert_eq!([of[order[0]], of[order[1]], of[order[2]]], [cap, cap, REQUESTS - 2 * cap], "{of:?}");
+    drop(clients);
     world.stop().await;
 }
 

@@ -2,10 +2,11 @@
 
 use ringmaster_client::Client;
 use ringmaster_core::ServiceName;
-use ringmaster_core::api::RingView;
+use ringmaster_core::api::{RingShare, RingView};
 use ringmaster_core::desired::ring_members;
 use ringmaster_core::ring::explain::Explanation;
 use ringmaster_core::ring::{Ring, fresh};
+use ringmaster_core::spec::ServiceSpec;
 use serde::Serialize;
 
 use super::{BadInput, parse, read_manifests, service_name};
@@ -14,6 +15,11 @@ use crate::output::{out, table};
 
 /// The seed of a ring that only a file describes: what it shows is an example of what a daemon would make.
 const OFFLINE_SEED: u64 = 0;
+
+/// From this max/mean on shares are worth a line.
+const UNEVEN: f64 = 1.01;
+/// Shares in one line.
+const SHARES_SHOWN: usize = 10;
 
 pub(super) async fn shares(client: &Client, of: &RingOf) -> anyhow::Result<()> {
     let name = named(of)?;
@@ -62,13 +68,28 @@ fn of_file(of: &RingOf) -> anyhow::Result<(ServiceName, Ring)> {
     Ok((name.clone(), ring.map_err(|error| refused(&error))?))
 }
 
+/// The shares to expect of a new service, where they are uneven: unequal weights, or formulas that spread badly.
+pub(super) fn uneven_shares(name: &ServiceName, spec: &ServiceSpec) -> Option<String> {
+    let members = ringmaster_core::members::resize(&[], spec.replicas? as usize).ok()?;
+    let balancing = &spec.balancing;
+    let ring = fresh(balancing, OFFLINE_SEED, &ring_members(name, balancing, &members)).ok()?;
+    let view = RingView::of(name, &ring);
+    if view.max_over_mean < UNEVEN {
+        return None;
+    }
+    let share = |replica: &RingShare| format!("{} {:.2} %", replica.name, 100.0 * replica.share);
+    let mut shares: Vec<String> = view.replicas.iter().take(SHARES_SHOWN).map(share).collect();
+    shares.extend((view.replicas.len() > SHARES_SHOWN).then(|| "…".to_owned()));
+    Some(format!("expected shares {}, max/mean {:.4}", shares.join(", "), view.max_over_mean))
+}
+
 fn print_shares(view: &RingView, output: Output) -> anyhow::Result<()> {
     if print_as_data(view, output)? {
         return Ok(());
     }
     out(&format!("policy {}: {}", view.policy, view.description))?;
     let mean = 1.0 / view.replicas.len().max(1) as f64;
-    let row = |replica: &ringmaster_core::api::RingShare| {
+    let row = |replica: &RingShare| {
         let share = format!("{:.4} %", 100.0 * replica.share);
         vec![replica.name.clone(), replica.slots.to_string(), share, format!("{:.4}", replica.share / mean)]
     };

@@ -102,6 +102,10 @@ async fn the_assignment_can_be_looked_at_without_a_daemon() {
     assert!(code == Some(0) && out.contains("owner") && out.contains("then"), "{out}{err}");
     let (code, out, _) = cli(nobody, &["validate", "-f", file]).await;
     assert!(code == Some(0) && out.contains("warning") && out.contains("87 of 512"), "{out}");
+    assert!(
+        out.contains("expected shares web-0 84.37 %, web-1 4.69 %, web-2 10.94 %, max/mean 2.5312"),
+        "{out}"
+    );
     // A changed formula changes the ring.
     let folder = tempfile::tempdir().unwrap();
     let edited = folder.path().join("edited.yaml");

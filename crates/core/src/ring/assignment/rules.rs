@@ -220,14 +220,22 @@ fn formulas(spec: &AssignmentSpec) -> Result<(Hashing, Box<[u32]>), AssignmentEr
     let virtual_server = Formula::parse(spec.virtual_server_hash(), Names { with_j: true, ..names })
         .map_err(AssignmentError::VirtualServerHash)?;
     check_virtual_servers(&virtual_server, spec)?;
-    let (counts, request_by_residue) =
+    let Tried { counts, by_residue } =
         try_requests(&request, spec.slots).map_err(AssignmentError::RequestHash)?;
-    Ok((Hashing::Formulas(Box::new(Formulas { request, request_by_residue, virtual_server })), counts))
+    let formulas = Formulas { request, request_by_residue: by_residue, virtual_server };
+    Ok((Hashing::Formulas(Box::new(formulas)), counts))
 }
 
-/// Evaluates H for every number that may need it: the requests, and smaller ones that people type. Returns how many
-/// requests fall into each slot, and the slot of each residue if it depends on nothing else.
-fn try_requests(request: &Formula, slots: u32) -> Result<(Box<[u32]>, Option<Box<[u16]>>), FormulaError> {
+/// What came of trying H.
+struct Tried {
+    /// How many requests fall into each slot.
+    counts: Box<[u32]>,
+    /// The slot of each residue, if it depends on nothing else.
+    by_residue: Option<Box<[u16]>>,
+}
+
+/// Evaluates H for every number that may need it: the requests, and smaller ones that people type.
+fn try_requests(request: &Formula, slots: u32) -> Result<Tried, FormulaError> {
     let mut counts = vec![0_u32; slots as usize];
     let mut slot_of = Vec::with_capacity(slots as usize);
     let (mut residue, mut depends_on_nothing_else) = (0, true);
@@ -243,7 +251,8 @@ fn try_requests(request: &Formula, slots: u32) -> Result<(Box<[u32]>, Option<Box
         }
         residue = if residue + 1 == slots as usize { 0 } else { residue + 1 };
     }
-    Ok((counts.into(), depends_on_nothing_else.then(|| slot_of.into())))
+    let by_residue = depends_on_nothing_else.then(|| slot_of.into());
+    Ok(Tried { counts: counts.into(), by_residue })
 }
 
 fn check_virtual_servers(formula: &Formula, spec: &AssignmentSpec) -> Result<(), AssignmentError> {

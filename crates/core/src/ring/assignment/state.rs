@@ -15,7 +15,7 @@ const MAGIC: &[u8; 8] = b"RMASSIG1";
 
 impl Assignment {
     /// Writes the ring, with the seed and the epoch that name it.
-    pub(in crate::ring) fn encode(&self, seed: u64, epoch: u64) -> Vec<u8> {
+    pub fn encode(&self, seed: u64, epoch: u64) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64 + 2 * self.slots.len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&seed.to_le_bytes());
@@ -33,12 +33,9 @@ impl Assignment {
     /// # Errors
     /// [`DecodeError`] if the bytes are not exactly what [`Assignment::encode`] wrote, or have another number of
     /// slots than the rules.
-    pub(in crate::ring) fn decode(
-        bytes: &[u8],
-        rules: Arc<AssignmentRules>,
-    ) -> Result<(u64, u64, Assignment), DecodeError> {
+    pub fn decode(bytes: &[u8], rules: Arc<AssignmentRules>) -> Result<(u64, u64, Assignment), DecodeError> {
         let mut reader = unseal(bytes, MAGIC)?;
-        let (seed, epoch) = (u64::from_le_bytes(reader.take()?), u64::from_le_bytes(reader.take()?));
+        let (seed, epoch) = (u64::from_le_bytes(reader.take()?), reader.epoch()?);
         if u32::from_le_bytes(reader.take()?) != rules.slots() {
             return Err(DecodeError::Inconsistent("another number of slots"));
         }
