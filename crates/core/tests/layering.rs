@@ -19,7 +19,10 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("controller", &["core", "runtime"]),
     ("client", &["core"]),
     ("lab", &["core", "client"]),
-    ("ringmaster", &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "client", "lab"]),
+    (
+        "ringmaster",
+        &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "client", "lab"],
+    ),
 ];
 
 /// What only some crates may import: clocks, sockets and engines stay out of the decisions.

@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,12 +23,12 @@ impl Random {
 
     /// From 0 to just below 1, in steps of 2^-53.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// A request id as the assignment has them: six digits, 100000 to 999999.
     pub fn request_id(&mut self) -> u32 {
-        100_000 + (((self.next() >> 32) * 900_000) >> 32) as u32
+        100_000 + (((self.bits() >> 32) * 900_000) >> 32) as u32
     }
 
     /// A gap between two arrivals that come independently of each other, with mean 1.

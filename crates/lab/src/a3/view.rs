@@ -16,6 +16,9 @@ const FAILED: u32 = 5;
 const READY: u32 = 2;
 const IN_RING: u32 = 1;
 
+/// One of a victim's times.
+type TimeOf = fn(&Victim) -> Option<f64>;
+
 /// The timeline of faults one after the other; each begins where the one before ended.
 fn timeline(title: &str, replicas: u32, faults: &[(u32, &FaultReport)]) -> Timeline {
     let line = |name: &str, index: u32, points: Vec<(f64, f64)>, step: bool, filled: bool| Series {
@@ -89,7 +92,7 @@ fn moments_of(number: u32, fault: &FaultReport, offset: f64) -> Vec<Moment> {
     };
     let mut moments = vec![moment(0.0, MomentKind::Kill, &fault.name)];
     // Of several victims the last one counts.
-    let kinds: [(MomentKind, fn(&Victim) -> Option<f64>); 4] = [
+    let kinds: [(MomentKind, TimeOf); 4] = [
         (MomentKind::Detected, |victim| victim.detected_ms),
         (MomentKind::RingChanged, |victim| victim.out_of_ring_ms),
         (MomentKind::Created, |victim| victim.started_ms),
@@ -108,7 +111,7 @@ fn ms(value: Option<f64>) -> String {
 }
 
 /// The largest of the victims' times.
-fn last(fault: &FaultReport, of: fn(&Victim) -> Option<f64>) -> Option<f64> {
+fn last(fault: &FaultReport, of: TimeOf) -> Option<f64> {
     fault.victims.iter().filter_map(of).reduce(f64::max)
 }
 

@@ -246,7 +246,7 @@ fn changes(looks: Vec<Look>, turns: &[(f64, i64)]) -> Vec<Look> {
             if let Some(before) = now {
                 let ready = u32::try_from(i64::from(before.ready) + by).unwrap_or_default();
                 // Who leaves was most likely ejected already, if anybody was.
-                let grown = u32::try_from(i64::from(before.in_ring) + by.max(0)).unwrap_or_default();
+                let grown = u32::try_from(i64::from(before.in_ring) + (*by).max(0)).unwrap_or_default();
                 let in_ring = grown.min(ready);
                 now = Some(Look { at_seconds: *at_seconds, ready, in_ring });
                 note(Look { at_seconds: *at_seconds, ready, in_ring });
