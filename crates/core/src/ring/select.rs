@@ -4,6 +4,9 @@
 
 use std::cmp::Ordering;
 
+/// By how many times the requests in flight must differ to outweigh the turn.
+const CLEARLY: u128 = 2;
+
 /// What is known of one endpoint when a request is to be given to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
@@ -32,10 +35,10 @@ impl Load {
 }
 
 impl Load {
-    /// As [`Load::compare`], but only an endpoint with less than half the requests in flight counts as less loaded; all
-    /// others are equal, and the turn decides. Two draws that go by every single request follow the noise of answer
-    /// times and leave counts uneven by several percent; a replica that really lags still gets no more than twice the
-    /// others' load.
+    /// As [`Load::compare`], but only an endpoint with less than half of the requests in flight counts as less
+    /// loaded; all others are equal, and the turn decides. Two draws that go by every single request follow the noise
+    /// of the scheduler and leave counts uneven by several percent; a replica that really lags still gets no more than
+    /// twice the others' load. Who wants to go by load alone has `p2c` and `least-request`.
     pub fn compare_roughly(&self, other: &Load) -> Ordering {
         let counted =
             |load: &Load, others: u32| u128::from(load.in_flight.saturating_add(1)) * u128::from(others);
@@ -44,7 +47,7 @@ impl Load {
         }
         let (own, others) = (counted(self, other.weight), counted(other, self.weight));
         let served = |load: &Load, others: u32| u128::from(load.served) * u128::from(others);
-        match (own > 2 * others, others > 2 * own) {
+        match (own > CLEARLY * others, others > CLEARLY * own) {
             (true, _) => Ordering::Greater,
             (_, true) => Ordering::Less,
             _ => served(self, other.weight).cmp(&served(other, self.weight)).then(own.cmp(&others)),
