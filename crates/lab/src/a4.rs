@@ -12,7 +12,7 @@ use crate::error::LabError;
 use crate::machine::Provenance;
 use crate::measure::{Check, Counted, Verdict};
 use crate::output::Folder;
-use crate::predict::Prediction;
+use crate::predict::moved_by_step;
 use crate::session::Session;
 use crate::stats::average;
 
@@ -49,8 +49,9 @@ pub struct Contender {
     pub reason: String,
     /// max/mean, averaged over all numbers of replicas.
     pub mean_max_over_mean: f64,
-    /// Keys moved by the steps, by the fewest possible, on average; none where nothing is hashed.
-    pub moved_over_optimum: Option<f64>,
+    /// Keys moved by the steps, by 1/N, on average: 1 is the fewest of an even ring; an uneven one moves less where
+    /// the new replica gets less. None where nothing is hashed.
+    pub moved_over_even: Option<f64>,
     /// One for each number of replicas.
     pub points: Vec<Point>,
 }
@@ -72,7 +73,6 @@ struct Candidate {
     name: String,
     balancing: Balancing,
     points: Vec<Point>,
-    last: Option<Prediction>,
 }
 
 /// Measures; whatever ends it, what is known until then is kept.
@@ -93,9 +93,10 @@ async fn loads(session: &Session, candidates: &mut [Candidate]) -> Result<(), La
             let view = session.balance(&candidate.balancing).await?;
             let what = format!("a4: N = {replicas}, {}", candidate.name);
             let measured = session.measure(&what, &view, session.options.seed).await?;
-            let moved = candidate.last.as_ref().and_then(|before| before.moved_to(&measured.prediction));
+            // Each load begins with a ring of its own: what a step moves is asked of a ring that takes it.
+            let step = || moved_by_step(&candidate.balancing, session.service(), replicas as usize);
+            let moved = if replicas > *REPLICAS.start() { step()? } else { None };
             candidate.points.push(Point { replicas, counted: measured.counted, moved });
-            candidate.last = Some(measured.prediction);
             session.check()?;
         }
     }
@@ -104,8 +105,7 @@ async fn loads(session: &Session, candidates: &mut [Candidate]) -> Result<(), La
 
 /// Every policy, on request ids where it hashes; then formulas.
 fn candidates(session: &Session) -> Result<Vec<Candidate>, LabError> {
-    let candidate =
-        |name: String, balancing: Balancing| Candidate { name, balancing, points: Vec::new(), last: None };
+    let candidate = |name: String, balancing: Balancing| Candidate { name, balancing, points: Vec::new() };
     let policy = |policy: Policy| {
         let hash_on = if policy.hashes() { HashKeys::from(HashOn::RequestId) } else { HashKeys::default() };
         candidate(policy.name().to_owned(), Balancing { policy, hash_on, ..Balancing::default() })
@@ -182,7 +182,7 @@ impl Contender {
             formulas,
             reason: three.map_or(String::new(), |point| point.counted.reason.clone()),
             mean_max_over_mean: average(&all),
-            moved_over_optimum: (!moved.is_empty()).then(|| average(&moved)),
+            moved_over_even: (!moved.is_empty()).then(|| average(&moved)),
             points: candidate.points.clone(),
         }
     }

@@ -187,6 +187,30 @@ impl Prediction {
     }
 }
 
+/// The share of all keys that get another owner when a service whose ring was made with one replica fewer grows to
+/// so many; none where no key decides.
+///
+/// # Errors
+/// [`LabError::Input`] if the settings make no ring.
+pub fn moved_by_step(
+    balancing: &Balancing,
+    service: &ServiceName,
+    replicas: usize,
+) -> Result<Option<f64>, LabError> {
+    if !balancing.policy.hashes() || balancing.hash_on.under(balancing.policy).is_empty() {
+        return Ok(None);
+    }
+    let wrong = |error: &dyn std::fmt::Display| LabError::Input(error.to_string());
+    let sized = |count: usize| {
+        let members = members::resize(&[], count).map_err(|error| wrong(&error))?;
+        Ok::<_, LabError>(ring_members(service, balancing, &members))
+    };
+    let mut state = RingState::new(balancing, 0).map_err(|error| wrong(&error))?;
+    state.update(balancing, &sized(replicas.saturating_sub(1))?).map_err(|error| wrong(&error))?;
+    let moved = state.update(balancing, &sized(replicas)?).map_err(|error| wrong(&error))?;
+    Ok(Some(moved.share))
+}
+
 /// Rings that the daemon's may be: made at once with these members, grown or shrunk from another number, or shrunk
 /// and then grown one by one, as a2 does it.
 fn rings(
@@ -322,6 +346,17 @@ mod tests {
         };
         assert!(rings(&balancing, &web(), &sized(6), 9).any(|ring| owns_alike(&ring)));
         assert!(!rings(&balancing, &web(), &sized(6), 10).any(|ring| owns_alike(&ring)), "another seed");
+    }
+
+    #[test]
+    fn a_step_of_the_default_policy_moves_the_fewest_keys() {
+        let hashed =
+            |policy| Balancing { policy, hash_on: HashKeys::from(HashOn::RequestId), ..Balancing::default() };
+        for replicas in 3..=6 {
+            let moved = moved_by_step(&hashed(Policy::SlotTable), &web(), replicas).unwrap().unwrap();
+            assert!((moved * replicas as f64 - 1.0).abs() < 1e-3, "{replicas}: {moved}");
+        }
+        assert_eq!(moved_by_step(&hashed(Policy::P2c), &web(), 3).unwrap(), None);
     }
 
     #[test]

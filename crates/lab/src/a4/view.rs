@@ -222,7 +222,7 @@ fn ranking_table(a4: &A4) -> Block {
         let mut cells = vec![rank.to_string(), contender.name.clone()];
         cells.extend([2, 3, 4, 5, 6].map(at));
         cells.push(format!("{:.3}", contender.mean_max_over_mean));
-        cells.push(contender.moved_over_optimum.map_or("–".to_owned(), |moved| format!("{moved:.2}×")));
+        cells.push(contender.moved_over_even.map_or("–".to_owned(), |moved| format!("{moved:.2}×")));
         cells.push(probability(p));
         cells.push(contender.reason.clone());
         cells
@@ -241,7 +241,8 @@ fn ranking_table(a4: &A4) -> Block {
         "why",
     ];
     table(
-        "max/mean by number of replicas; keys moved by the fewest possible",
+        "max/mean by number of replicas. Keys moved are those of a step, by 1/N: an even ring cannot move fewer, an uneven \
+         one does where the new replica gets less than its share",
         &columns,
         (1..).zip(&a4.ranking).map(row).collect(),
     )
