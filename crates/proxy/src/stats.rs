@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::outlier::Task;
 
 /// Turns that an endpoint may catch up.
-const TURNS_BEHIND_MAX: u64 = 100;
+const TURNS_BEHIND_MAX: u64 = 1_000;
 
 /// Wakes the reporter and hands it tasks.
 #[derive(Debug)]
