@@ -393,12 +393,12 @@ fn keyless(speeds: [u64; 3]) -> ([u64; 3], [f64; 3]) {
                 }
                 None => true,
             });
-            in_flight[ends.unwrap()] -= 1;
+            in_flight[ends.expect("somebody has a request")] -= 1;
         }
         random = rehash(random, 2);
         let load = |m: usize| Load { in_flight: in_flight[m], served: served[m], weight: 1 };
         let drawn = [(random >> 32) as u32, random as u32];
-        let chosen = power_of_two(3, drawn, load, Load::compare_roughly).unwrap();
+        let chosen = power_of_two(3, drawn, load, Load::compare_roughly).expect("there are three");
         in_flight[chosen] += 1;
         served[chosen] += 1;
         (0..3).for_each(|m| sums[m] += in_flight[m]);
