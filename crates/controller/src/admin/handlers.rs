@@ -166,7 +166,8 @@ pub(super) async fn watch(
         let event = sse::Event::default().event("update").data(text);
         Some((Ok(event), (changes, state, seen)))
     });
-    Sse::new(updates.take_until(shutdown.cancelled_owned())).keep_alive(KeepAlive::new().interval(WATCH_HEARTBEAT))
+    Sse::new(updates.take_until(shutdown.cancelled_owned()))
+        .keep_alive(KeepAlive::new().interval(WATCH_HEARTBEAT))
 }
 
 #[derive(Debug, Deserialize)]

@@ -294,7 +294,8 @@ class Card {
     summary.dataset.state = view.deleting ? "" : ready === replicas ? "good" : "bad";
     set(summary, view.deleting ? "being deleted" : `${ready} of ${replicas} ready`);
     const [degraded, progressing] = [condition("Degraded"), condition("Progressing")];
-    const progress = progressing && !view.deleting ? `in progress, ${status.updated} of ${replicas} as desired` : "";
+    const open = progressing && !view.deleting && status.updated < replicas;
+    const progress = open ? `in progress, ${status.updated} of ${replicas} as desired` : "";
     set(this.find(".why"), degraded ? `${degraded.reason}: ${degraded.message}` : progress);
     this.find(".scale").hidden = view.deleting;
     if (this.target === this.desired()) this.cancel();
