@@ -18,7 +18,6 @@ const SKIPPED = {
   ejected: "ejected after failures",
   overBound: "over its bound",
   slowStart: "new, and has not taken over this key yet",
-  tried: "tried already",
 };
 const LAST_RESORT = ["slowStart", "overBound", "ejected"];
 
@@ -164,14 +163,18 @@ function take(update, first) {
   render();
 }
 
-let scheduled = false;
+// A thousand rows take a while to lay out: they are drawn twice a second, few ones with every update.
+let [scheduled, drawn] = [false, 0];
 function render() {
   if (scheduled) return;
   scheduled = true;
-  requestAnimationFrame(() => {
+  const due = drawn + Math.min(500, counts.size);
+  const frame = () => {
     scheduled = false;
+    drawn = performance.now();
     show();
-  });
+  };
+  setTimeout(() => requestAnimationFrame(frame), due - performance.now());
 }
 
 // --- is it live?
@@ -251,8 +254,7 @@ class Card {
     title.textContent = name;
     title.id = `service-${name}`;
     this.root.setAttribute("aria-labelledby", title.id);
-    this.find("caption").textContent = `Replicas of ${name}`;
-    this.find(".count").setAttribute("aria-label", `Replicas of ${name}`);
+    for (const node of this.root.querySelectorAll(".count, table")) node.setAttribute("aria-label", `Replicas of ${name}`);
     this.find(".minus").addEventListener("click", () => this.aim(this.wanted() - 1));
     this.find(".plus").addEventListener("click", () => this.aim(this.wanted() + 1));
     this.find(".count").addEventListener("change", () => this.aim(this.find(".count").valueAsNumber));
@@ -426,7 +428,6 @@ class Card {
       start += share;
     }
     if (parts.length === 0) parts.push(draw("circle", { r: 80, fill: "none", stroke: "#999", "stroke-opacity": 0.3, "stroke-width": 30 }));
-    parts.push(draw("text", { y: -5, class: "big" }, `${ready}/${replicas}`), draw("text", { y: 17, class: "small" }, "ready"));
     if (middles.has(owner)) {
       const moved = server !== owner && middles.has(server);
       if (moved) {
@@ -436,6 +437,7 @@ class Card {
       }
       parts.push(pin(middles.get(owner), moved));
     }
+    parts.push(draw("text", { y: -5, class: "big" }, `${ready}/${replicas}`), draw("text", { y: 17, class: "small" }, "ready"));
     svg.replaceChildren(...parts);
     const few = [...this.shares].slice(0, 10).map(([ordinal, share]) => `${this.name}-${ordinal} ${percent(share)}`);
     svg.setAttribute("aria-label", `Shares of all keys: ${few.join(", ")}${this.shares.size > 10 ? " and more" : ""}`);
