@@ -112,8 +112,9 @@ impl Browser {
         start.elapsed()
     }
 
-    /// The element that a selector finds.
+    /// The element that a selector finds, as soon as it is there.
     pub(crate) async fn find(&self, selector: &str) -> Element {
+        self.until(&format!("document.querySelector('{selector}')")).await;
         self.client.find(Locator::Css(selector)).await.unwrap_or_else(|error| panic!("{selector}: {error}"))
     }
 
