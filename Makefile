@@ -19,6 +19,7 @@ MODE    ?= $(if $(and $(ENGINE),$(COMPOSE),$(shell command -v docker)),docker,pr
 
 # Looked for when it is used, so that what `deps` has just installed counts; Debian keeps it where only root looks.
 NGINX = $(shell PATH=$$PATH:/usr/sbin command -v nginx)
+CHROMIUM = $(shell command -v chromium >/dev/null && command -v chromedriver)
 
 # Where the process runtime's daemon keeps its state and its log.
 LOCAL := .ringmaster
@@ -122,9 +123,10 @@ check: ## Format, lints, documentation
 test: deps ## Run every test; those against a real engine are skipped, and say so, where none answers
 	@cargo build --release --locked -p ringmaster-replica
 	@RINGMASTER_REQUIRE_ENGINE=$(if $(ENGINE),1,) RINGMASTER_REQUIRE_NGINX=$(if $(NGINX),1,) \
+		RINGMASTER_REQUIRE_CHROMIUM=$(if $(CHROMIUM),1,) \
 		cargo test --release --locked --workspace --all-features $(TESTS)
 
-deps: deps-nginx ## Look for what the tests use; install it with apt when root on Debian or Ubuntu, else name it
+deps: deps-nginx deps-chromium ## Look for what the tests use; install it with apt when root on Debian or Ubuntu, else name it
 	@if [ -S $(SOCKET) ] && curl -sf --max-time 5 --unix-socket $(SOCKET) http://localhost/_ping >/dev/null; then \
 		echo "deps: a Docker engine answers on $(SOCKET)"; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v dockerd >/dev/null; then \
@@ -151,6 +153,16 @@ deps-nginx:
 			update-rc.d nginx disable; \
 		else echo "deps: nginx-light cannot be installed: the comparison of the ring with nginx is skipped"; fi; \
 	else echo "deps: no nginx: install nginx-light; the comparison of the ring with nginx is skipped"; fi
+
+.PHONY: deps-chromium
+deps-chromium:
+	@if [ -n "$(CHROMIUM)" ]; then echo "deps: chromium and its driver are here"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "deps: installing chromium and chromium-driver"; \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+			chromium chromium-driver fonts-dejavu-core || \
+		echo "deps: chromium cannot be installed: the tests of the live page in a browser are skipped"; \
+	else echo "deps: no chromium: install chromium and chromium-driver; the tests of the live page in a browser are skipped"; fi
 
 # cargo-fuzz brings flags of its own, which replace those of .cargo/config.toml; nothing in core is unsafe, and without
 # the address sanitizer twice as much is tried.

@@ -1,9 +1,10 @@
-//! The admin API: REST under `/api/v1`, changes as they happen by SSE, health and metrics.
+//! The admin API: REST under `/api/v1`, changes as they happen by SSE, health and metrics, and the live page.
 //!
 //! It edits the desired state and reads what is; it never touches a replica itself (logs and faults go to the
 //! loop as commands). On loopback it asks for no token but checks `Host` and `Origin`, so that no web page can
 //! drive it (DNS rebinding, cross-site requests); off loopback it needs a token.
 
+mod dashboard;
 mod error;
 mod guard;
 mod handlers;
@@ -11,11 +12,13 @@ mod ring;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use ringmaster_core::api::DaemonInfo;
 use ringmaster_core::snapshot::{Report, Snapshot};
 use tokio::net::TcpListener;
@@ -29,6 +32,11 @@ use crate::timeline::Timeline;
 
 /// A manifest of 1 MiB, escaped as JSON.
 const BODY_BYTES_MAX: usize = 4 << 20;
+/// A client that takes nothing of what it asked for is cut off after this time: a follower that has stopped reading
+/// would hold its buffers for as long as its process lives.
+const STALLED_MAX: Duration = Duration::from_secs(30);
+/// How long a stop waits for answers under way. Who does not read is not waited for.
+const STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// What only the binary knows of the daemon.
 #[derive(Clone)]
@@ -75,7 +83,19 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let app = router(state, shutdown.clone());
-    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    // By the kernel, because a stalled connection is not polled here: it counts data that waits for a closed window too.
+    let listener = listener.tap_io(|stream| {
+        let millis = STALLED_MAX.as_millis() as u32;
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
+            tracing::debug!(%error, "a client that stops reading will not be cut off");
+        }
+    });
+    let late = shutdown.clone();
+    let served = axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned());
+    tokio::select! {
+        ended = served => ended,
+        () = async { late.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => Ok(()),
+    }
 }
 
 fn router(state: AdminState, shutdown: CancellationToken) -> Router {
@@ -94,7 +114,10 @@ fn router(state: AdminState, shutdown: CancellationToken) -> Router {
         .route("/version", get(handlers::version));
     Router::new()
         .nest("/api/v1", api)
-        .route("/", get(handlers::index))
+        .route("/", get(dashboard::index))
+        .route(dashboard::SCRIPT, get(dashboard::script))
+        .route(dashboard::STYLE, get(dashboard::style))
+        .route("/api", get(handlers::index))
         .route("/metrics", get(handlers::metrics))
         .route("/healthz", get(handlers::healthz))
         .route("/readyz", get(handlers::readyz))

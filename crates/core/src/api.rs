@@ -122,6 +122,13 @@ pub struct RingView {
     pub min_over_mean: f64,
     /// The standard deviation of the shares, which are fractions of 1.
     pub stddev: f64,
+    /// The share of all keys that would get another owner, from 0 to 1; only where another number of replicas was asked
+    /// for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys_moved: Option<f64>,
+    /// Whether that share is counted, and not estimated from a sample of keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys_moved_exact: Option<bool>,
 }
 
 /// One member's part of a ring.
@@ -156,7 +163,16 @@ impl RingView {
             max_over_mean: spread.max_over_mean,
             min_over_mean: spread.min_over_mean,
             stddev: spread.stddev,
+            keys_moved: None,
+            keys_moved_exact: None,
         }
+    }
+
+    /// With what the change from one ring to the other moves.
+    #[must_use]
+    pub fn after(self, before: &Ring, after: &Ring) -> RingView {
+        let moved = before.moved_to(after);
+        RingView { keys_moved: Some(moved.share), keys_moved_exact: Some(moved.is_exact), ..self }
     }
 }
 

@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::AdminState;
 use super::error::Refusal;
+use super::{AdminState, dashboard};
 
 /// Checks `Host`, `Origin`, the content type of changes, and the token where there is one.
 pub(super) async fn guard(State(state): State<AdminState>, request: Request, next: Next) -> Response {
@@ -39,7 +39,8 @@ fn check(state: &AdminState, method: &Method, headers: &HeaderMap, path: &str) -
             "send `Content-Type: application/json`",
         ));
     }
-    let open = matches!(path, "/healthz" | "/readyz");
+    // The page holds nothing: what it shows it asks for, with the token.
+    let open = matches!(path, "/" | dashboard::SCRIPT | dashboard::STYLE | "/healthz" | "/readyz");
     match &state.daemon.token {
         Some(token) if !open => {
             let given = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));

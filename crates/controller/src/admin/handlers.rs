@@ -13,11 +13,11 @@ use ringmaster_core::api::{
     ApplyRequest, ApplyResponse, DaemonInfo, EventList, FaultRequest, Overview, ScaleRequest, ServiceView,
 };
 use ringmaster_core::desired::DesiredService;
+use ringmaster_core::event::Event;
 use ringmaster_core::ids::parse_short;
 use ringmaster_core::{Generation, ServiceName};
 use ringmaster_runtime::Signal;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ const LOG_LINES_MAX: usize = 10_000;
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
 /// Followers get at most one update in this time, however busy the daemon is.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
+/// Followers hear something at least this often, so that silence means that the daemon is gone or stuck.
+const WATCH_HEARTBEAT: Duration = Duration::from_secs(2);
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -116,8 +118,8 @@ pub(super) async fn apply(
     Ok(Json(response))
 }
 
-/// A change waits for the disk: not on a thread that serves others.
-async fn change<T: Send + 'static>(
+/// A change waits for the disk, and a ring may take long to compare: not on a thread that serves others.
+pub(super) async fn change<T: Send + 'static>(
     state: &AdminState,
     change: impl FnOnce(&AdminState) -> Result<T, crate::store::StoreError> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -138,6 +140,12 @@ pub(super) async fn events(State(state): State<AdminState>, Query(query): Query<
     Json(EventList { events: state.timeline.since(query.since), now: state.clock.now() })
 }
 
+#[derive(Debug, Serialize)]
+struct Update {
+    overview: Overview,
+    events: Vec<Event>,
+}
+
 /// What is, whole, whenever it changes; and every event once.
 pub(super) async fn watch(
     State(state): State<AdminState>,
@@ -146,17 +154,20 @@ pub(super) async fn watch(
     let boards = WatchStream::new(state.board.clone()).map(|_| ());
     let events = WatchStream::new(state.timeline.subscribe()).map(|_| ());
     let changes = stream::select(boards, events);
-    // Each follower holds one value at most: a slow one skips what it could not take.
+    // Each follower holds one value at most, made when its connection takes it: a slow one skips what it could not
+    // take. hyper buffers 16 of them or 400 KiB and one, whichever is less, the kernel `tcp_wmem`.
     let updates = stream::unfold((changes, state, 0_u64), |(mut changes, state, seen)| async move {
         changes.next().await?;
         tokio::time::sleep(WATCH_PAUSE).await;
         let events = state.timeline.since(seen);
         let seen = events.last().map_or(seen, |event| event.sequence);
-        let update = json!({ "overview": make_overview(&state), "events": events });
-        let event = sse::Event::default().event("update").data(update.to_string());
+        let update = Update { overview: make_overview(&state), events };
+        let text = serde_json::to_string(&update).expect("an update has no maps with other keys than text");
+        let event = sse::Event::default().event("update").data(text);
         Some((Ok(event), (changes, state, seen)))
     });
-    Sse::new(updates.take_until(shutdown.cancelled_owned())).keep_alive(KeepAlive::default())
+    Sse::new(updates.take_until(shutdown.cancelled_owned()))
+        .keep_alive(KeepAlive::new().interval(WATCH_HEARTBEAT))
 }
 
 #[derive(Debug, Deserialize)]
@@ -234,7 +245,9 @@ pub(super) async fn index() -> &'static str {
      GET    /api/v1/watch                 changes as they happen (server-sent events)\n\
      GET    /api/v1/replicas/NAME/logs    the output of a replica, such as web-0\n\
      POST   /api/v1/replicas/NAME/fault   {\"signal\": \"KILL\"} (with --allow-faults)\n\
-     GET    /metrics /healthz /readyz\n"
+     GET    /metrics /healthz /readyz\n\
+     \n\
+     GET    /                             the live page, for browsers; this text for others, and at /api\n"
 }
 
 pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
@@ -265,5 +278,5 @@ pub(super) async fn readyz(State(state): State<AdminState>) -> Response {
 }
 
 pub(super) async fn not_found() -> Refusal {
-    Refusal::new(StatusCode::NOT_FOUND, "no such page: GET / lists the API")
+    Refusal::new(StatusCode::NOT_FOUND, "no such page: GET /api lists the API")
 }

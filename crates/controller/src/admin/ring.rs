@@ -8,8 +8,8 @@ use ringmaster_core::status::{Phase, ServiceStatus};
 use ringmaster_core::{Ordinal, ServiceName};
 use serde::Deserialize;
 
-use super::AdminState;
 use super::error::Refusal;
+use super::{AdminState, handlers};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct RingQuery {
@@ -22,8 +22,15 @@ pub(super) async fn ring(
     Query(query): Query<RingQuery>,
 ) -> Result<Json<RingView>, Refusal> {
     let name = ServiceName::new(name).map_err(Refusal::bad_request)?;
-    let ring = state.store.preview(&name, query.replicas)?;
-    Ok(Json(RingView::of(&name, &ring)))
+    let view = handlers::change(&state, move |state| {
+        let ring = state.store.preview(&name, query.replicas)?;
+        let view = RingView::of(&name, &ring);
+        Ok(match query.replicas {
+            Some(_) => view.after(&state.store.preview(&name, None)?, &ring),
+            None => view,
+        })
+    });
+    Ok(Json(view.await?))
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 mod assignment;
+mod chromium;
 mod cli;
 mod common;
 mod engine_faults;
@@ -15,9 +16,11 @@ mod hands;
 mod input;
 mod lab;
 mod load;
+mod page;
 mod policies;
 mod probes;
 mod restart;
 mod ring_changes;
+mod slow_followers;
 mod straight_line;
 mod watching;
