@@ -20,6 +20,8 @@ MODE    ?= $(if $(and $(ENGINE),$(COMPOSE),$(shell command -v docker)),docker,pr
 # Looked for when it is used, so that what `deps` has just installed counts; Debian keeps it where only root looks.
 NGINX = $(shell PATH=$$PATH:/usr/sbin command -v nginx)
 
+PROMETHEUS = $(shell command -v prometheus)
+
 # Where the process runtime's daemon keeps its state and its log.
 LOCAL := .ringmaster
 
@@ -122,9 +124,10 @@ check: ## Format, lints, documentation
 test: deps ## Run every test; those against a real engine are skipped, and say so, where none answers
 	@cargo build --release --locked -p ringmaster-replica
 	@RINGMASTER_REQUIRE_ENGINE=$(if $(ENGINE),1,) RINGMASTER_REQUIRE_NGINX=$(if $(NGINX),1,) \
+		RINGMASTER_REQUIRE_PROMETHEUS=$(if $(PROMETHEUS),1,) \
 		cargo test --release --locked --workspace --all-features $(TESTS)
 
-deps: deps-nginx ## Look for what the tests use; install it with apt when root on Debian or Ubuntu, else name it
+deps: deps-nginx deps-prometheus ## Look for what the tests use; install it with apt when root on Debian or Ubuntu, else name it
 	@if [ -S $(SOCKET) ] && curl -sf --max-time 5 --unix-socket $(SOCKET) http://localhost/_ping >/dev/null; then \
 		echo "deps: a Docker engine answers on $(SOCKET)"; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v dockerd >/dev/null; then \
@@ -151,6 +154,26 @@ deps-nginx:
 			update-rc.d nginx disable; \
 		else echo "deps: nginx-light cannot be installed: the comparison of the ring with nginx is skipped"; fi; \
 	else echo "deps: no nginx: install nginx-light; the comparison of the ring with nginx is skipped"; fi
+
+# As nginx: without its service, which would listen on port 9090.
+.PHONY: deps-prometheus
+deps-prometheus:
+	@if [ -n "$(PROMETHEUS)" ]; then echo "deps: prometheus is here"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "deps: installing prometheus, without its service"; \
+		policy=/usr/sbin/policy-rc.d; \
+		if [ ! -e $$policy ]; then \
+			trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 0755 $$policy; \
+		fi; \
+		if apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends prometheus; then \
+			update-rc.d prometheus disable; \
+		else echo "deps: prometheus cannot be installed: the check of dashboards and rules is skipped"; fi; \
+	else echo "deps: no prometheus: install it with its promtool; the check of dashboards and rules is skipped"; fi
+
+.PHONY: dashboards-check
+dashboards-check: deps-prometheus ## Run every panel, rule and alert on a real Prometheus that scrapes a real daemon
+	@cargo build --release --locked -p ringmaster-replica
+	@RINGMASTER_REQUIRE_PROMETHEUS=$(if $(PROMETHEUS),1,) cargo test --release --locked --workspace --all-features --test e2e dashboards:: -- --nocapture
 
 # cargo-fuzz brings flags of its own, which replace those of .cargo/config.toml; nothing in core is unsafe, and without
 # the address sanitizer twice as much is tried.

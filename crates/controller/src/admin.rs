@@ -7,9 +7,11 @@
 mod error;
 mod guard;
 mod handlers;
+mod metrics;
 mod ring;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -22,6 +24,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use metrics::serve_metrics;
+
 use crate::clock::Clock;
 use crate::reconcile::{Board, Command};
 use crate::store::{Store, Traffic};
@@ -29,6 +33,9 @@ use crate::timeline::Timeline;
 
 /// A manifest of 1 MiB, escaped as JSON.
 const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// Renders metrics; told of a service, the argument says whether it is live.
+pub type Metrics = dyn Fn(&dyn Fn(&str) -> bool) -> String + Send + Sync;
 
 /// What only the binary knows of the daemon.
 #[derive(Clone)]
@@ -39,8 +46,10 @@ pub struct Daemon {
     pub token: Option<String>,
     /// Tells where the data plane listens, and where it should and cannot.
     pub listeners: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// Renders the metrics of both halves.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Renders what was counted, without the series of services that are not live.
+    pub metrics: Arc<Metrics>,
+    /// Where metrics alone are served.
+    pub metrics_listen: Option<SocketAddr>,
     /// Tells what a change of a ring means for recent requests.
     pub traffic: Arc<Traffic>,
 }
@@ -63,6 +72,7 @@ pub struct AdminState {
     pub(crate) reports: watch::Receiver<Report>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) daemon: Arc<Daemon>,
+    pub(crate) shares: Arc<metrics::Shares>,
 }
 
 /// Serves the admin API until shut down.
@@ -91,11 +101,12 @@ fn router(state: AdminState, shutdown: CancellationToken) -> Router {
         .route("/watch", get(handlers::watch))
         .route("/replicas/{name}/logs", get(handlers::logs))
         .route("/replicas/{name}/fault", post(handlers::fault))
+        .route("/prometheus/targets", get(metrics::targets))
         .route("/version", get(handlers::version));
     Router::new()
         .nest("/api/v1", api)
         .route("/", get(handlers::index))
-        .route("/metrics", get(handlers::metrics))
+        .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(handlers::healthz))
         .route("/readyz", get(handlers::readyz))
         .fallback(handlers::not_found)

@@ -60,11 +60,14 @@ fn services(registry: &Registry) -> Vec<Service> {
     let service = |(name, entry): (&ServiceName, &crate::registry::ServiceEntry)| Service {
         name: name.clone(),
         stats: Arc::clone(&entry.stats),
-        servers: entry.members.iter().map(|(ordinal, stats)| {
-            let (in_flight, ejected) = busy.get(&(name, *ordinal)).copied().unwrap_or_default();
-            Server { ordinal: ordinal.to_string(), stats: Arc::clone(stats), in_flight, ejected }
-        })
-        .collect(),
+        servers: entry
+            .members
+            .iter()
+            .map(|(ordinal, stats)| {
+                let (in_flight, ejected) = busy.get(&(name, *ordinal)).copied().unwrap_or_default();
+                Server { ordinal: ordinal.to_string(), stats: Arc::clone(stats), in_flight, ejected }
+            })
+            .collect(),
         states: states.get(name).copied().unwrap_or_default(),
     };
     registry.services.iter().map(service).collect()
@@ -80,12 +83,9 @@ fn per_server(out: &mut Exposition, services: &[Service]) {
             }
         }
     };
-    family(
-        "ringmaster_proxy_requests_total",
-        Kind::Counter,
-        "Tries that chose this server.",
-        &|server| load(&server.stats.requests),
-    );
+    family("ringmaster_proxy_requests_total", Kind::Counter, "Tries that chose this server.", &|server| {
+        load(&server.stats.requests)
+    });
     family(
         "ringmaster_proxy_requests_in_flight",
         Kind::Gauge,
@@ -225,8 +225,7 @@ mod tests {
     fn snapshot(services: &[(&str, u16)]) -> Arc<Snapshot> {
         let routing = |(name, count): &(&str, u16)| {
             let name = ServiceName::new(*name).unwrap();
-            let member =
-                |n: u16| RingMember { ordinal: Ordinal(n), name: format!("{name}-{n}"), weight: 1 };
+            let member = |n: u16| RingMember { ordinal: Ordinal(n), name: format!("{name}-{n}"), weight: 1 };
             let balancing = Balancing::default();
             let endpoint = |n: u16| {
                 let replica = ReplicaName { service: name.clone(), ordinal: Ordinal(n), attempt: Attempt(0) };

@@ -14,8 +14,10 @@ use http::StatusCode;
 const STRIPES: usize = 16;
 
 /// Upper bounds of the buckets of durations, in microseconds.
-const BOUNDS_US: [u64; 14] =
-    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
+const BOUNDS_US: [u64; 14] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    5_000_000,
+];
 
 /// Counters of one service, striped by worker.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@
 mod assignment;
 mod cli;
 mod common;
+mod dashboards;
 mod engine_faults;
 mod engine_proxy;
 mod figures;
