@@ -182,3 +182,50 @@ impl Spans {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<ReplicaName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn lost(spans: &Spans) -> Vec<(String, u16, u64)> {
+        spans.lost.iter().map(|((service, ordinal), at)| (service.to_string(), ordinal.0, at.0)).collect()
+    }
+
+    #[test]
+    fn a_loss_lasts_until_its_place_gets_traffic_again() {
+        let (mut spans, plan) = (Spans::default(), Plan::default());
+        let (all, rest) = (names(&["web-0-0", "web-1-0"]), names(&["web-0-0"]));
+        spans.published(&all, &rest, &plan, Timestamp(100));
+        assert_eq!(lost(&spans), [("web".to_owned(), 1, 100)]);
+        spans.published(&rest, &names(&["web-0-0", "web-1-1"]), &plan, Timestamp(300));
+        assert_eq!(lost(&spans), []);
+    }
+
+    #[test]
+    fn what_is_drained_or_replaced_in_one_step_is_not_lost() {
+        let mut spans = Spans::default();
+        let (all, rest) = (names(&["web-0-0", "web-1-0"]), names(&["web-0-0"]));
+        let name: ReplicaName = "web-1-0".parse().unwrap();
+        let plan =
+            Plan { draining: BTreeMap::from([(name.clone(), RemoveReason::ScaledDown)]), ..Plan::default() };
+        spans.published(&all, &rest, &plan, Timestamp(1));
+        spans.published(&all, &names(&["web-0-0", "web-1-1"]), &Plan::default(), Timestamp(2));
+        assert_eq!(lost(&spans), []);
+        let plan = Plan { draining: BTreeMap::from([(name, RemoveReason::NotAlive)]), ..Plan::default() };
+        spans.published(&all, &rest, &plan, Timestamp(3));
+        assert_eq!(lost(&spans), [("web".to_owned(), 1, 3)], "a replica that hangs is a loss");
+    }
+
+    #[test]
+    fn a_place_that_is_no_longer_desired_is_forgotten() {
+        let mut spans = Spans::default();
+        spans.published(&names(&["web-0-0"]), &names(&[]), &Plan::default(), Timestamp(1));
+        spans.creating(&"web-0-1".parse().unwrap(), Timestamp(2));
+        spans.planned(&Desired::default(), &Plan::default(), Timestamp(3));
+        assert!(spans.lost.is_empty() && spans.creating.is_empty());
+    }
+}

@@ -210,7 +210,103 @@ fn rings(out: &mut Exposition, desired: &Desired, shares: &Shares) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use ringmaster_core::Generation;
+    use ringmaster_core::desired::{DesiredService, Member, ring_members};
+    use ringmaster_core::ring::fresh;
+    use ringmaster_core::spec::ServiceSpec;
+    use ringmaster_core::status::ReplicaStatus;
+
     use super::*;
+
+    const REPLICAS: u16 = 1_000;
+
+    fn spec() -> ServiceSpec {
+        let text = "apiVersion: ringmaster/v1\nkind: Service\nmetadata: { name: web }\n\
+            spec: { template: { image: x } }\n";
+        let source = ringmaster_core::manifest::Source { file: "test", text };
+        let manifest = ringmaster_core::manifest::parse(&[source]).unwrap();
+        manifest.services.into_values().next().unwrap().spec
+    }
+
+    fn world(replicas: u16) -> (Desired, Board) {
+        let (name, spec) = (ServiceName::new("web").unwrap(), spec());
+        let member = |n| Member { ordinal: Ordinal(n), host: None };
+        let members: Vec<Member> = (0..replicas).map(member).collect();
+        let ring = fresh(&spec.balancing, 1, &ring_members(&name, &spec.balancing, &members)).unwrap();
+        let replica = |n| ReplicaStatus {
+            name: format!("web-{n}"),
+            engine_name: Some(format!("web-{n}-0")),
+            ordinal: Ordinal(n),
+            display_name: format!("web-{n}"),
+            phase: Phase::Ready,
+            message: String::new(),
+            revision: Some("0123456789".to_owned()),
+            updated: true,
+            address: Some("127.0.0.1:1".to_owned()),
+            id: Some("f".repeat(64)),
+            created_at: None,
+            restarts: 2,
+            in_flight: 0,
+            requests: 0,
+            ejected: false,
+        };
+        let status = ServiceStatus {
+            observed_generation: Generation(1),
+            replicas: replicas.into(),
+            ready: replicas.into(),
+            updated: replicas.into(),
+            revision: None,
+            conditions: Vec::new(),
+            members: (0..replicas).map(replica).collect(),
+            progressed_at: ringmaster_core::Timestamp(0),
+        };
+        let service = DesiredService { spec, generation: Generation(1), members, ring, deleting: false };
+        let services = BTreeMap::from([(name.clone(), service)]);
+        let desired = Desired { generation: Generation(1), services, ..Desired::default() };
+        let statuses = BTreeMap::from([(name, status)]);
+        (desired.clone(), Board { desired: Arc::new(desired), statuses, ..Board::default() })
+    }
+
+    #[test]
+    fn a_thousand_replicas_are_rendered_within_a_tenth_of_a_second() {
+        let ((desired, board), shares) = (world(REPLICAS), Shares::default());
+        let timed = || {
+            let started = Instant::now();
+            (render(&desired, &board, 1, &shares), started.elapsed())
+        };
+        let ((text, first), (again, next)) = (timed(), timed());
+        println!(
+            "{} lines, {} KB in {first:.1?}, again in {next:.1?}",
+            text.lines().count(),
+            text.len() / 1024
+        );
+        assert_eq!(text, again);
+        assert!(first.max(next) < Duration::from_millis(100), "{first:?} {next:?}");
+        assert_eq!(text.matches("ringmaster_ring_share_ratio{").count(), usize::from(REPLICAS));
+    }
+
+    #[test]
+    fn services_replicas_and_shares_are_told_as_they_stand() {
+        let ((desired, board), shares) = (world(4), Shares::default());
+        let text = render(&desired, &board, 7, &shares);
+        for line in [
+            "ringmaster_service_replicas_ready{service=\"web\"} 4",
+            "ringmaster_replicas{service=\"web\",phase=\"Ready\"} 4",
+            "ringmaster_replicas{service=\"web\",phase=\"CrashLoopBackOff\"} 0",
+            "ringmaster_replica_restarts_total{service=\"web\",server=\"3\"} 2",
+            "ringmaster_ring_share_ratio{service=\"web\",server=\"0\"} 0.25",
+            "ringmaster_ring_expected_share_ratio{service=\"web\",server=\"3\"} 0.25",
+            "ringmaster_engine_reachable 1",
+            "ringmaster_snapshot_generation 7",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in:\n{text}");
+        }
+        let gone = render(&Desired::default(), &Board::default(), 8, &shares);
+        assert!(!gone.contains("web"), "{gone}");
+    }
 
     #[test]
     fn a_listener_on_all_addresses_is_reached_where_the_asker_reached_us() {

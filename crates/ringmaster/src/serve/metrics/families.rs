@@ -37,7 +37,7 @@ impl Family {
     }
 
     /// Its series come with what they are about.
-    const fn as_they_come(self) -> Family {
+    const fn when_they_come(self) -> Family {
         Family { known: None, ..self }
     }
 }
@@ -87,26 +87,26 @@ pub(super) static FAMILIES: [Family; 24] = [
         "ringmaster_engine_list_success_timestamp_seconds",
         "When the last whole list of replicas arrived, in seconds since 1970.",
     ),
-    counter("ringmaster_probes_total", "Probes that have ended, by result.").as_they_come(),
-    histogram("ringmaster_probe_duration_seconds", CALLS, "Time that a probe takes.").as_they_come(),
+    counter("ringmaster_probes_total", "Probes that have ended, by result.").when_they_come(),
+    histogram("ringmaster_probe_duration_seconds", CALLS, "Time that a probe takes.").when_they_come(),
     histogram(
         "ringmaster_replica_start_seconds",
         WAITS,
         "Time from the beginning of a replica's creation until it gets traffic.",
     )
-    .as_they_come(),
+    .when_they_come(),
     histogram(
         "ringmaster_replica_recovery_seconds",
         WAITS,
         "Time from a replica's loss (it ended or its probes failed) until its place gets traffic again.",
     )
-    .as_they_come(),
+    .when_they_come(),
     histogram(
         "ringmaster_drain_duration_seconds",
         WAITS,
         "Time from the decision to take a live replica away until it is gone.",
     )
-    .as_they_come(),
+    .when_they_come(),
     counter("ringmaster_config_applies_total", "Manifests that were applied or refused.").by(&[RESULTS]),
     gauge("ringmaster_config_last_apply_successful", "1 unless the last manifest was refused."),
     gauge(
@@ -116,7 +116,7 @@ pub(super) static FAMILIES: [Family; 24] = [
     counter("ringmaster_state_writes_total", "Changes of the desired state that were to be saved.")
         .by(&[RESULTS]),
     histogram("ringmaster_state_write_duration_seconds", CALLS, "Time that saving a change takes."),
-    counter("ringmaster_ring_changes_total", "Changes of the ring.").as_they_come(),
+    counter("ringmaster_ring_changes_total", "Changes of the ring.").when_they_come(),
     gauge("ringmaster_ring_moved_ratio", "Share of all keys that the last change of the ring moved.")
-        .as_they_come(),
+        .when_they_come(),
 ];

@@ -125,7 +125,7 @@ impl Recorder {
     fn series(&self, name: &str, mut labels: Labels) -> Option<Series> {
         let family = self.families.iter().find(|family| family.name == name)?;
         labels.retain(|(_, value)| !value.is_empty());
-        labels.sort_by(|(a, _), (b, _)| (a != SERVICE).cmp(&(b != SERVICE)));
+        labels.sort_by_key(|(name, _)| name != SERVICE);
         let new = || match family.kind {
             Kind::Counter => Series::Counter(Arc::default()),
             Kind::Gauge => Series::Gauge(Arc::default()),
