@@ -3,7 +3,7 @@
 //!
 //! Written down from the state when asked for, so that what is gone has no series.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
@@ -57,7 +57,8 @@ pub async fn serve_metrics(
 pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     let (desired, board) = (state.store.desired(), state.board.borrow().clone());
-    let is_live = |name: &str| desired.services.keys().any(|service| service.as_str() == name);
+    let live: BTreeSet<&str> = desired.services.keys().map(ServiceName::as_str).collect();
+    let is_live = |name: &str| live.contains(name);
     let counted = (state.daemon.metrics)(&is_live);
     let snapshot = state.snapshots.borrow().generation.0;
     (content_type, counted + &render(&desired, &board, snapshot, &state.shares)).into_response()
