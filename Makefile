@@ -188,7 +188,7 @@ fuzz: ## Fuzz the formulas, the ring's bytes and the manifest, FUZZ_SECONDS=60 e
 	@cd crates/core && $(FUZZ) table -- $(FUZZ_LIMITS)
 	@cd crates/core && $(FUZZ) manifest fuzz/corpus/manifest $(CURDIR)/manifests -- $(FUZZ_LIMITS) -dict=fuzz/dictionaries/manifest
 
-.PHONY: sim bench soak a1 a2 a3 a4 report
+.PHONY: sim bench soak a1 a2 a3 a4 report compare
 bench: ## Print the figures: the ring beside its peers; start, scale, failover, idle cost on the real engine
 	@cargo bench --locked -p ringmaster-core --bench ring -- table
 	@cargo build --release --locked -p ringmaster-replica
@@ -199,5 +199,17 @@ soak: ## The long runs: the planner through 100,000 sequences of faults, the fai
 	@cargo build --release --locked -p ringmaster-replica
 	@RINGMASTER_REQUIRE_ENGINE=1 RINGMASTER_KILLS=50 cargo test --release --locked -p ringmaster --test e2e figures::failover -- --nocapture --test-threads=1
 
-sim a1 a2 a3 a4 report:
+# The experiments run against the daemon of `make up`, or bring one up for themselves. Options: make a1 LAB='--runs 20'.
+# Exit code 4 says that a promise was missed: the next experiment is run all the same, and the report shows it.
+LAB ?=
+a1: ## Experiment: how evenly 10,000 requests are distributed (results in lab-out)
+a2: ## Experiment: 2 to 6 replicas
+a3: ## Experiment: kill -9, SIGSTOP, stop, two at once, all, under load
+a4: ## Experiment: every policy and several hash functions
+compare: ## Experiment: the same load through haproxy and nginx, where installed
+report: ## One page of all experiments: lab-out/report.html
+a1 a2 a3 a4 compare report: $(if $(filter docker,$(MODE)),images,build)
+	@$(BIN) lab $@ $(LAB) || [ $$? = 4 ]
+
+sim:
 	@echo "make $@ comes with a later version: see CHANGELOG.md"; exit 1

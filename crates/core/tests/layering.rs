@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A crate's folder, and the crates of ours that it may import.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("core", &[]),
     ("runtime", &["core"]),
     ("replica", &[]),
@@ -18,7 +18,11 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("proxy", &["core"]),
     ("controller", &["core", "runtime"]),
     ("client", &["core"]),
-    ("ringmaster", &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "client"]),
+    ("lab", &["core", "client"]),
+    (
+        "ringmaster",
+        &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "client", "lab"],
+    ),
 ];
 
 /// What only some crates may import: clocks, sockets and engines stay out of the decisions.

@@ -368,12 +368,52 @@ fn loads_are_compared_by_weight_and_ties_by_what_was_served() {
     for k in 0..30_000 {
         random = rehash(random, k + 1);
         let drawn = [(random >> 32) as u32, random as u32];
-        chosen[power_of_two(3, drawn, |index| loads[index]).unwrap()] += 1;
+        chosen[power_of_two(3, drawn, |index| loads[index], Load::compare).unwrap()] += 1;
     }
     assert_eq!(chosen[2], 0, "the most loaded of three is never the less loaded of two");
     assert!((19_500..20_500).contains(&chosen[1]), "{chosen:?}");
-    assert_eq!(power_of_two(0, [0, 0], |_| loads[0]), None);
-    assert_eq!(power_of_two(1, [0, 0], |_| loads[0]), Some(0));
+    assert_eq!(power_of_two(0, [0, 0], |_| loads[0], Load::compare), None);
+    assert_eq!(power_of_two(1, [0, 0], |_| loads[0], Load::compare), Some(0));
+}
+
+/// 10,000 requests on three members, 100 in flight, of which one that is drawn ends at a time: a member with as many
+/// times the weight ends as much more often. Returns how many each served, and had in flight on average.
+fn keyless(speeds: [u64; 3]) -> ([u64; 3], [f64; 3]) {
+    let (mut in_flight, mut served, mut sums) = ([0_u64; 3], [0_u64; 3], [0_u64; 3]);
+    let mut random = 11_u64;
+    for step in 0..10_000 {
+        if step >= 100 {
+            let total: u64 = (0..3).map(|m| speeds[m] * in_flight[m]).sum();
+            random = rehash(random, 1);
+            let mut ticket = (random >> 20) % total;
+            let ends = (0..3).find(|m| match ticket.checked_sub(speeds[*m] * in_flight[*m]) {
+                Some(rest) => {
+                    ticket = rest;
+                    false
+                }
+                None => true,
+            });
+            in_flight[ends.expect("somebody has a request")] -= 1;
+        }
+        random = rehash(random, 2);
+        let load = |m: usize| Load { in_flight: in_flight[m], served: served[m], weight: 1 };
+        let drawn = [(random >> 32) as u32, random as u32];
+        let chosen = power_of_two(3, drawn, load, Load::compare_roughly).expect("there are three");
+        in_flight[chosen] += 1;
+        served[chosen] += 1;
+        (0..3).for_each(|m| sums[m] += in_flight[m]);
+    }
+    (served, sums.map(|sum| sum as f64 / 10_000.0))
+}
+
+#[test]
+fn without_a_key_counts_are_even_and_a_slow_member_is_spared() {
+    let (served, _) = keyless([10, 10, 10]);
+    let mean = 10_000.0 / 3.0;
+    assert!(served.iter().all(|count| *count as f64 / mean < 1.005), "{served:?}");
+    let (served, in_flight) = keyless([10, 10, 1]);
+    assert!(served[2] < served[0] / 4, "a tenth of the speed: {served:?}");
+    assert!(in_flight[2] < 60.0, "{in_flight:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! by the policy, or the less loaded of two random endpoints. Who is passed over is still tried, the least bad first,
 //! when nobody else is left that this request has not tried: the last one standing is never refused.
 
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 use ringmaster_core::ring::KeyHash;
@@ -60,9 +61,12 @@ fn pick<'a>(
                 let first = random.below(choice.len().max(1));
                 choice.rotate_left(first);
             }
-            least_request(choice.iter().map(|place| load(place))).map(|index| choice[index])
+            let chosen = least_request(choice.iter().map(|place| load(place))).map(|index| choice[index])?;
+            Some(took_turn(chosen, choice))
         }
-        (Policy::P2c, _) | (_, None) => less_loaded(service, tried, random),
+        (Policy::P2c, _) => less_loaded(service, tried, random, Load::compare),
+        // Nothing to follow but evenness.
+        (_, None) => less_loaded(service, tried, random, Load::compare_roughly),
         (_, Some(key)) => first_candidate(service, key, tried),
     }
 }
@@ -111,7 +115,12 @@ fn in_turn<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random) ->
     })
 }
 
-fn less_loaded<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random) -> Option<&'a Place> {
+fn less_loaded<'a>(
+    service: &'a Service,
+    tried: &[Rc<Endpoint>],
+    random: &Random,
+    compare: impl Fn(&Load, &Load) -> Ordering,
+) -> Option<&'a Place> {
     let (all, load) = (&service.places, loads(service));
     // Usually two draws hit two different endpoints that are both in service; only otherwise sort them out.
     if all.len() > 1 && tried.is_empty() {
@@ -120,12 +129,14 @@ fn less_loaded<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random
             place.weight > 0 && place.endpoint.health.is_usable() && !is_held_back(place, random)
         };
         if !Rc::ptr_eq(&a.endpoint, &b.endpoint) && fits(a) && fits(b) {
-            return Some(if load(b).compare(&load(a)).is_lt() { b } else { a });
+            let chosen = if compare(&load(b), &load(a)).is_lt() { b } else { a };
+            return Some(took_turn(chosen, [a, b]));
         }
     }
     let choice = eligible(service, tried, random);
     let drawn = [random.bits(), random.bits()];
-    power_of_two(choice.len(), drawn, |index| load(choice[index])).map(|index| choice[index])
+    let chosen = power_of_two(choice.len(), drawn, |index| load(choice[index]), compare)?;
+    Some(took_turn(choice[chosen], choice))
 }
 
 /// Those that this request has not tried and that nothing speaks against; if there are none, the least bad ones.
@@ -136,6 +147,13 @@ fn eligible<'a>(service: &'a Service, tried: &[Rc<Endpoint>], random: &Random) -
         left.iter().copied().filter(|place| place.endpoint.health.is_usable()).collect();
     let settled: Vec<&Place> = usable.iter().copied().filter(|place| !is_held_back(place, random)).collect();
     [settled, usable].into_iter().find(|places| !places.is_empty()).unwrap_or(left)
+}
+
+/// Notes that one of these has had its turn.
+fn took_turn<'a>(chosen: &'a Place, among: impl IntoIterator<Item = &'a Place>) -> &'a Place {
+    let turns = among.into_iter().map(|place| place.endpoint.stats.turns());
+    chosen.endpoint.stats.take_turn(turns.max().unwrap_or(0));
+    chosen
 }
 
 /// How to weigh the endpoints of a service. In a slow start the number of requests served says nothing: the new one

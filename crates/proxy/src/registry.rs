@@ -157,7 +157,7 @@ impl Registry {
                 let entry = self.endpoints.entry(endpoint.replica.clone());
                 let entry = entry.or_insert_with(|| {
                     let stats = Arc::<EndpointStats>::default();
-                    stats.set_head_start(turns);
+                    stats.begin_at(turns);
                     EndpointEntry { stats, health: new_health() }
                 });
                 if entry.health.address() != endpoint.address {

@@ -15,6 +15,9 @@ use crate::error::Refusal;
 use crate::outlier::Task;
 use crate::stripes::Stripes;
 
+/// Turns that an endpoint may catch up.
+const TURNS_BEHIND_MAX: u64 = 1_000;
+
 /// Wakes the reporter and hands it tasks.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -74,8 +77,7 @@ impl Signals {
 pub(crate) struct EndpointStats {
     in_flight: AtomicU32,
     requests: AtomicU64,
-    /// What the others had served when it came: see [`EndpointStats::turns`].
-    head_start: AtomicU64,
+    turns: AtomicU64,
     failures: AtomicU64,
     published: AtomicBool,
 }
@@ -110,14 +112,21 @@ impl EndpointStats {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Requests that it was given, as if it had been there from the start: between equally loaded endpoints the one
-    /// with fewer comes next, and a new one must not get every request until it has caught up with their past.
+    /// How often it was chosen by load or turn, and not by a key: between equally loaded endpoints the one with fewer
+    /// turns comes next. A new one begins where the others are.
     pub(crate) fn turns(&self) -> u64 {
-        self.head_start.load(Ordering::Relaxed) + self.requests()
+        self.turns.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_head_start(&self, turns: u64) {
-        self.head_start.store(turns, Ordering::Relaxed);
+    /// It was chosen over others of which the first has had so many turns. What it lags behind beyond
+    /// [`TURNS_BEHIND_MAX`] is forgiven: who was away or slow for an hour must not be flooded for the next one.
+    pub(crate) fn take_turn(&self, first: u64) {
+        self.begin_at(first.saturating_sub(TURNS_BEHIND_MAX));
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn begin_at(&self, turns: u64) {
+        self.turns.fetch_max(turns, Ordering::Relaxed);
     }
 
     pub(crate) fn failures(&self) -> u64 {

@@ -6,6 +6,7 @@ mod describe;
 mod diff;
 mod events;
 mod get;
+mod lab;
 mod ring;
 mod wait;
 
@@ -56,6 +57,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
     let token = cli.admin_token_file.as_deref().map(crate::serve::read_token).transpose()?;
     let url = if cli.admin.contains("://") { cli.admin } else { format!("http://{}", cli.admin) };
+    if let Verb::Lab(options) = cli.verb {
+        return lab::run(url, token, *options).await;
+    }
     let client = Client::new(&url, token)?;
     match cli.verb {
         Verb::Apply(options) => apply::run(&client, &options).await?,
@@ -109,8 +113,13 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
                 Err(error) => out(&format!("daemon     none: {error}"))?,
             }
         }
-        Verb::Serve(_) | Verb::Replica | Verb::Validate { .. } | Verb::Schema | Verb::Completions { .. } => {
-            unreachable!("verbs without a daemon are answered before")
+        Verb::Serve(_)
+        | Verb::Replica
+        | Verb::Validate { .. }
+        | Verb::Schema
+        | Verb::Lab(_)
+        | Verb::Completions { .. } => {
+            unreachable!("these verbs are answered before")
         }
     }
     Ok(ExitCode::SUCCESS)

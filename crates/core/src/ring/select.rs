@@ -4,6 +4,9 @@
 
 use std::cmp::Ordering;
 
+/// By how many times the requests in flight must differ to outweigh the turn.
+const CLEARLY: u128 = 2;
+
 /// What is known of one endpoint when a request is to be given to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
@@ -31,6 +34,27 @@ impl Load {
     }
 }
 
+impl Load {
+    /// As [`Load::compare`], but only an endpoint with less than half of the requests in flight counts as less
+    /// loaded; all others are equal, and the turn decides. Two draws that go by every single request follow the noise
+    /// of the scheduler and leave counts uneven by several percent; a replica that really lags still gets no more than
+    /// twice the others' load. Who wants to go by load alone has `p2c` and `least-request`.
+    pub fn compare_roughly(&self, other: &Load) -> Ordering {
+        let counted =
+            |load: &Load, others: u32| u128::from(load.in_flight.saturating_add(1)) * u128::from(others);
+        if self.weight == 0 || other.weight == 0 {
+            return self.compare(other);
+        }
+        let (own, others) = (counted(self, other.weight), counted(other, self.weight));
+        let served = |load: &Load, others: u32| u128::from(load.served) * u128::from(others);
+        match (own > CLEARLY * others, others > CLEARLY * own) {
+            (true, _) => Ordering::Greater,
+            (_, true) => Ordering::Less,
+            _ => served(self, other.weight).cmp(&served(other, self.weight)).then(own.cmp(&others)),
+        }
+    }
+}
+
 /// `least-request`: the index of the least loaded, the first of equals.
 pub fn least_request(loads: impl IntoIterator<Item = Load>) -> Option<usize> {
     let least = loads.into_iter().enumerate().min_by(|(_, a), (_, b)| a.compare(b))?;
@@ -38,8 +62,13 @@ pub fn least_request(loads: impl IntoIterator<Item = Load>) -> Option<usize> {
 }
 
 /// `p2c`: the less loaded of two different indices below `count`, drawn from two random numbers (Mitzenmacher,
-/// 2001). None if `count` is 0.
-pub fn power_of_two(count: usize, random: [u32; 2], load: impl Fn(usize) -> Load) -> Option<usize> {
+/// 2001), by `compare`. None if `count` is 0.
+pub fn power_of_two(
+    count: usize,
+    random: [u32; 2],
+    load: impl Fn(usize) -> Load,
+    compare: impl Fn(&Load, &Load) -> Ordering,
+) -> Option<usize> {
     let below = |random: u32, end: usize| ((u64::from(random) * end as u64) >> 32) as usize;
     match count {
         0 => None,
@@ -47,7 +76,7 @@ pub fn power_of_two(count: usize, random: [u32; 2], load: impl Fn(usize) -> Load
         _ => {
             let first = below(random[0], count);
             let second = (first + 1 + below(random[1], count - 1)) % count;
-            Some(if load(second).compare(&load(first)).is_lt() { second } else { first })
+            Some(if compare(&load(second), &load(first)).is_lt() { second } else { first })
         }
     }
 }

@@ -135,6 +135,21 @@ async fn a_replacement_is_not_given_every_request_until_it_has_caught_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_by_key_does_not_count_as_a_turn() {
+    let (_origins, addresses) = origins(3).await;
+    let mut routing = hashing(HashOn::Header("X-Key".into()), &addresses);
+    routing.balancing.weights.clear();
+    let world = World::start([routing]).await;
+    let mut client = world.client().await;
+    for _ in 0..300 {
+        client.get("/", "X-Key: hot\r\n").await;
+    }
+    let after = counts(&mut client, 150).await;
+    assert!(after.values().all(|count| count.abs_diff(50) <= 10), "{after:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bound_goes_by_weights() {
     let (_origins, addresses) = origins(2).await;
     let mut routing = weighted(Policy::SlotTable, &[9, 1], &addresses);

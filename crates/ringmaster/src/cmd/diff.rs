@@ -41,15 +41,15 @@ fn consequences(service: &ServiceChange) -> Vec<String> {
     let (before, after) = (count(&service.before), count(&service.after));
     let mut lines = Vec::new();
     match service.change {
-        Change::Created => lines.push(format!("{after} replicas are created")),
-        Change::Deleted => lines.push(format!("{before} replicas are drained and removed")),
-        _ if before < after => lines.push(format!("{} replicas are added", after - before)),
-        _ if before > after => lines.push(format!("{} replicas are drained and removed", before - after)),
+        Change::Created => lines.push(format!("{} created", replicas(after))),
+        Change::Deleted => lines.push(format!("{} drained and removed", replicas(before))),
+        _ if before < after => lines.push(format!("{} added", replicas(after - before))),
+        _ if before > after => lines.push(format!("{} drained and removed", replicas(before - after))),
         _ => {}
     }
     if service.rollout {
-        let kept = before.min(after);
-        lines.push(format!("the template changes: {kept} replicas are replaced, one at a time"));
+        let kept = replicas(before.min(after));
+        lines.push(format!("the template changes: {kept} replaced, one at a time"));
     }
     if service.change == Change::Configured {
         let about = if service.keys_moved_exact { "" } else { "about " };
@@ -68,6 +68,10 @@ fn consequences(service: &ServiceChange) -> Vec<String> {
         }
     }
     lines
+}
+
+fn replicas(count: u32) -> String {
+    if count == 1 { "1 replica is".to_owned() } else { format!("{count} replicas are") }
 }
 
 fn show(name: &str, before: &str, after: &str) -> anyhow::Result<()> {

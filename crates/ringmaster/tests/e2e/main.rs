@@ -14,6 +14,7 @@ mod engine_proxy;
 mod figures;
 mod hands;
 mod input;
+mod lab;
 mod load;
 mod policies;
 mod probes;
