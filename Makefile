@@ -20,13 +20,14 @@ MODE    ?= $(if $(and $(ENGINE),$(COMPOSE),$(shell command -v docker)),docker,pr
 # Looked for when it is used, so that what `deps` has just installed counts; Debian keeps it where only root looks.
 NGINX = $(shell PATH=$$PATH:/usr/sbin command -v nginx)
 CHROMIUM = $(shell command -v chromium >/dev/null && command -v chromedriver)
+PROMETHEUS = $(shell command -v prometheus)
 
 # Where the process runtime's daemon keeps its state and its log.
 LOCAL := .ringmaster
 
 .PHONY: help
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' Makefile
 
 ## --- use it ---------------------------------------------------------------------------------------------
 
@@ -36,7 +37,7 @@ up: ## Build and start everything, apply the manifest, wait until all replicas a
 	@$(BIN) apply -f $(MANIFEST)
 	@echo
 	@echo "  data plane   http://127.0.0.1:5000/home"
-	@echo "  admin API    http://127.0.0.1:5001/"
+	@echo "  live page    http://127.0.0.1:5001/"
 	@echo "  metrics      http://127.0.0.1:5001/metrics"
 	@echo
 	@echo "Three things to try:"
@@ -123,10 +124,10 @@ check: ## Format, lints, documentation
 test: deps ## Run every test; those against a real engine are skipped, and say so, where none answers
 	@cargo build --release --locked -p ringmaster-replica
 	@RINGMASTER_REQUIRE_ENGINE=$(if $(ENGINE),1,) RINGMASTER_REQUIRE_NGINX=$(if $(NGINX),1,) \
-		RINGMASTER_REQUIRE_CHROMIUM=$(if $(CHROMIUM),1,) \
+		RINGMASTER_REQUIRE_CHROMIUM=$(if $(CHROMIUM),1,) RINGMASTER_REQUIRE_PROMETHEUS=$(if $(PROMETHEUS),1,) \
 		cargo test --release --locked --workspace --all-features $(TESTS)
 
-deps: deps-nginx deps-chromium ## Look for what the tests use; install it with apt when root on Debian or Ubuntu, else name it
+deps: deps-nginx deps-chromium deps-prometheus ## Look for what the tests use; install it with apt when root on Debian or Ubuntu, else name it
 	@if [ -S $(SOCKET) ] && curl -sf --max-time 5 --unix-socket $(SOCKET) http://localhost/_ping >/dev/null; then \
 		echo "deps: a Docker engine answers on $(SOCKET)"; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v dockerd >/dev/null; then \
@@ -163,6 +164,26 @@ deps-chromium:
 			chromium chromium-driver fonts-dejavu-core || \
 		echo "deps: chromium cannot be installed: the tests of the live page in a browser are skipped"; \
 	else echo "deps: no chromium: install chromium and chromium-driver; the tests of the live page in a browser are skipped"; fi
+
+# As nginx: without its service, which would listen on port 9090.
+.PHONY: deps-prometheus
+deps-prometheus:
+	@if [ -n "$(PROMETHEUS)" ]; then echo "deps: prometheus is here"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "deps: installing prometheus, without its service"; \
+		policy=/usr/sbin/policy-rc.d; \
+		if [ ! -e $$policy ]; then \
+			trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 0755 $$policy; \
+		fi; \
+		if apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends prometheus; then \
+			update-rc.d prometheus disable; \
+		else echo "deps: prometheus cannot be installed: the check of dashboards and rules is skipped"; fi; \
+	else echo "deps: no prometheus: install it with its promtool; the check of dashboards and rules is skipped"; fi
+
+.PHONY: dashboards-check
+dashboards-check: deps-prometheus ## Run every panel, rule and alert on a real Prometheus that scrapes a real daemon
+	@cargo build --release --locked -p ringmaster-replica
+	@RINGMASTER_REQUIRE_PROMETHEUS=$(if $(PROMETHEUS),1,) cargo test --release --locked --workspace --all-features --test e2e dashboards:: -- --nocapture
 
 # cargo-fuzz brings flags of its own, which replace those of .cargo/config.toml; nothing in core is unsafe, and without
 # the address sanitizer twice as much is tried.

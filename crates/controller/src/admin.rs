@@ -8,9 +8,11 @@ mod dashboard;
 mod error;
 mod guard;
 mod handlers;
+mod metrics;
 mod ring;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use metrics::serve_metrics;
+
 use crate::clock::Clock;
 use crate::reconcile::{Board, Command};
 use crate::store::{Store, Traffic};
@@ -38,6 +42,9 @@ const STALLED_MAX: Duration = Duration::from_secs(30);
 /// How long a stop waits for answers under way. Who does not read is not waited for.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
+/// Renders metrics; told of a service, the argument says whether it is live.
+pub type Metrics = dyn Fn(&dyn Fn(&str) -> bool) -> String + Send + Sync;
+
 /// What only the binary knows of the daemon.
 #[derive(Clone)]
 pub struct Daemon {
@@ -47,8 +54,10 @@ pub struct Daemon {
     pub token: Option<String>,
     /// Tells where the data plane listens, and where it should and cannot.
     pub listeners: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// Renders the metrics of both halves.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Renders what was counted, without the series of services that are not live.
+    pub metrics: Arc<Metrics>,
+    /// Where metrics alone are served.
+    pub metrics_listen: Option<SocketAddr>,
     /// Tells what a change of a ring means for recent requests.
     pub traffic: Arc<Traffic>,
 }
@@ -71,6 +80,7 @@ pub struct AdminState {
     pub(crate) reports: watch::Receiver<Report>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) daemon: Arc<Daemon>,
+    pub(crate) shares: Arc<metrics::Shares>,
 }
 
 /// Serves the admin API until shut down.
@@ -111,6 +121,7 @@ fn router(state: AdminState, shutdown: CancellationToken) -> Router {
         .route("/watch", get(handlers::watch))
         .route("/replicas/{name}/logs", get(handlers::logs))
         .route("/replicas/{name}/fault", post(handlers::fault))
+        .route("/prometheus/targets", get(metrics::targets))
         .route("/version", get(handlers::version));
     Router::new()
         .nest("/api/v1", api)
@@ -118,7 +129,7 @@ fn router(state: AdminState, shutdown: CancellationToken) -> Router {
         .route(dashboard::SCRIPT, get(dashboard::script))
         .route(dashboard::STYLE, get(dashboard::style))
         .route("/api", get(handlers::index))
-        .route("/metrics", get(handlers::metrics))
+        .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(handlers::healthz))
         .route("/readyz", get(handlers::readyz))
         .fallback(handlers::not_found)

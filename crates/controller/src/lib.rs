@@ -7,6 +7,8 @@ mod act;
 pub mod admin;
 pub mod assignment;
 pub mod clock;
+mod figures;
+mod metered;
 mod probe;
 mod reconcile;
 pub mod state;
@@ -74,6 +76,7 @@ impl Controller {
             board: board_sender,
             commands: command_receiver,
         };
+        let runtime: Arc<dyn Runtime> = Arc::new(metered::Metered(runtime));
         let reconciler = Reconciler::new(runtime, Arc::clone(&store), Arc::clone(&timeline), clock, channels);
         let task = tokio::spawn(reconciler.run(shutdown));
         Controller { store, timeline, clock, board, snapshots, reports, commands, task }
@@ -100,6 +103,7 @@ impl Controller {
             reports: self.reports.clone(),
             commands: self.commands.clone(),
             daemon: Arc::new(daemon),
+            shares: Arc::default(),
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::figures;
 use check::{Checker, Failure};
 
 /// Time between two probes of a replica that was never ready.
@@ -163,7 +164,7 @@ impl Task {
             let mut answer = None;
             if next_ready <= now {
                 let probe = &self.probes.readiness;
-                let result = checker.check(probe, poked).await;
+                let result = self.ask(&mut checker, "readiness", probe, poked).await;
                 self.judge_readiness(probe, &result, &mut readiness, &mut health);
                 // Live traffic or the engine hinted at something, and nobody listens there: two witnesses are enough.
                 if let Err(failure) = result.as_ref()
@@ -185,7 +186,7 @@ impl Task {
                 // The same question is not asked twice in one tick.
                 let result = match answer.filter(|_| same_question(probe, &self.probes.readiness)) {
                     Some(result) => result,
-                    None => checker.check(probe, false).await,
+                    None => self.ask(&mut checker, "liveness", probe, false).await,
                 };
                 self.judge_liveness(probe, &result, &mut liveness, &mut health);
                 next_live = Some(self.tick(probe.period.0));
@@ -199,6 +200,20 @@ impl Task {
                 return;
             }
         }
+    }
+
+    /// Asks once, and counts it.
+    async fn ask(
+        &self,
+        checker: &mut Checker,
+        kind: &'static str,
+        probe: &Probe,
+        fresh: bool,
+    ) -> Result<(), Failure> {
+        let started = Instant::now();
+        let result = checker.check(probe, fresh).await;
+        figures::probed(&self.name.service, kind, result.is_ok(), started.elapsed());
+        result
     }
 
     fn judge_readiness(

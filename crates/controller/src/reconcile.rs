@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::figures::{Spans, woken};
 use crate::probe::{HealthChange, Prober};
 use crate::store::Store;
 use crate::timeline::Timeline;
@@ -96,6 +97,7 @@ pub(crate) struct Reconciler {
     /// A deletion is being written, or may be tried again then.
     finishing: Finishing,
     wake_at: Option<Timestamp>,
+    spans: Spans,
 }
 
 /// The loop's ends of the channels.
@@ -138,6 +140,7 @@ impl Reconciler {
             orphans: BTreeSet::new(),
             finishing: Finishing::default(),
             wake_at: None,
+            spans: Spans::default(),
         }
     }
 
@@ -154,16 +157,32 @@ impl Reconciler {
             // next() loses nothing when dropped.
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                changed = self.desired.changed() => if changed.is_err() { break },
+                changed = self.desired.changed() => {
+                    if changed.is_err() { break }
+                    woken("desired");
+                }
                 changed = self.reports.changed() => {
                     if changed.is_err() { break }
+                    woken("report");
                     self.on_report();
                 }
-                Some(wake) = self.events.next() => self.on_wake(wake),
-                Some(change) = self.health.recv() => self.on_health(change),
-                Some(done) = self.tasks.join_next() => self.on_joined(done),
-                Some(command) = self.commands.recv() => self.on_command(command),
-                () = tokio::time::sleep(sleep) => {}
+                Some(wake) = self.events.next() => {
+                    woken("event");
+                    self.on_wake(wake);
+                }
+                Some(change) = self.health.recv() => {
+                    woken("health");
+                    self.on_health(change);
+                }
+                Some(done) = self.tasks.join_next() => {
+                    woken("task");
+                    self.on_joined(done);
+                }
+                Some(command) = self.commands.recv() => {
+                    woken("command");
+                    self.on_command(command);
+                }
+                () = tokio::time::sleep(sleep) => woken("timer"),
             }
             self.drain_ready();
         }

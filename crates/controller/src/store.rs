@@ -7,6 +7,7 @@ mod merge;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use ringmaster_core::api::{ApplyRequest, ApplyResponse, Change, GatewayChange, ManifestFile, ServiceChange};
 use ringmaster_core::desired::{Desired, DesiredService, Member, ring_members};
@@ -18,6 +19,7 @@ use ringmaster_core::{Generation, ServiceName};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::figures;
 use crate::state::{Loaded, StateDir, StateError, StoredRevision, StoredService, digest};
 
 /// A change of the desired state that was refused. Nothing was changed.
@@ -87,6 +89,8 @@ struct Inner {
 struct Draft {
     desired: Desired,
     rings: BTreeMap<ServiceName, RingState>,
+    /// The rings that change, and the share of keys that each moves.
+    moved: BTreeMap<ServiceName, f64>,
     manifest_digest: Option<String>,
 }
 
@@ -125,6 +129,7 @@ impl Store {
             let draft = inner.draft();
             inner.commit(draft, &published)?;
         }
+        figures::config_loaded();
         Ok(Store { inner: Mutex::new(inner), published })
     }
 
@@ -162,6 +167,19 @@ impl Store {
     }
 
     fn apply_with_digest(
+        &self,
+        request: &ApplyRequest,
+        traffic: &Traffic,
+        digest: Option<String>,
+    ) -> Result<ApplyResponse, StoreError> {
+        let result = self.try_apply(request, traffic, digest);
+        if !request.dry_run {
+            figures::config_applied(result.is_ok());
+        }
+        result
+    }
+
+    fn try_apply(
         &self,
         request: &ApplyRequest,
         traffic: &Traffic,
@@ -309,6 +327,7 @@ impl Inner {
         Draft {
             desired: self.desired.clone(),
             rings: self.rings.clone(),
+            moved: BTreeMap::new(),
             manifest_digest: self.manifest_digest.clone(),
         }
     }
@@ -331,7 +350,13 @@ impl Inner {
             gateway: draft.desired.gateway.clone(),
             manifest_digest: draft.manifest_digest.clone(),
         };
-        self.state.save(&revision, &draft.rings)?;
+        let started = Instant::now();
+        let saved = self.state.save(&revision, &draft.rings);
+        figures::state_written(saved.is_ok(), started.elapsed());
+        saved?;
+        for (name, share) in draft.moved {
+            figures::ring_changed(&name, share);
+        }
         self.desired = draft.desired;
         self.rings = draft.rings;
         self.manifest_digest = draft.manifest_digest;

@@ -62,7 +62,9 @@ impl Timeline {
             Severity::Normal => tracing::info!(object, reason, "{message}"),
             Severity::Warning => tracing::warn!(object, reason, "{message}"),
         }
-        metrics::counter!("ringmaster_events_total", "reason" => reason.to_owned()).increment(1);
+        let labels =
+            [("service", service.map_or(String::new(), ToString::to_string)), ("reason", reason.to_owned())];
+        metrics::counter!("ringmaster_events_total", &labels).increment(1);
         let now = self.clock.now();
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let sequence = *self.newest.borrow() + 1;

@@ -13,6 +13,7 @@ use ringmaster_core::api::ManifestFile;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::figures;
 use crate::store::{Store, StoreError};
 use crate::timeline::Timeline;
 
@@ -86,6 +87,7 @@ fn apply(path: &Path, found: Result<String, String>, store: &Store, timeline: &T
         Ok(text) => text,
         Err(why) => {
             let message = format!("{file}: {why}: nothing was changed");
+            figures::config_applied(false);
             timeline.warning(None, "manifest", "ManifestUnreadable", message);
             return true;
         }

@@ -12,6 +12,7 @@ pub mod api;
 pub mod debut;
 pub mod desired;
 pub mod event;
+pub mod exposition;
 pub mod handshake;
 pub mod history;
 pub mod ids;

@@ -67,6 +67,7 @@ impl Watch {
                     let since = *since;
                     let reason = match events.next().await {
                         Some(Ok(event)) => {
+                            note_lag(&event);
                             // A death is told twice: at once, for whoever can look elsewhere, and when a list
                             // shows it.
                             self.unlisted = (event.action.as_deref() == Some("die")).then_some(event);
@@ -124,6 +125,15 @@ impl Watch {
         let since = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
         let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
         self.engine.docker.events(Some(options)).boxed()
+    }
+}
+
+/// How long an event took to arrive; nothing where the clocks of engine and daemon disagree.
+fn note_lag(event: &EventMessage) {
+    let sent = event.time_nano.and_then(|nanos| u64::try_from(nanos).ok()).map(Duration::from_nanos);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if let Some(lag) = sent.and_then(|sent| now.checked_sub(sent)) {
+        metrics::histogram!("ringmaster_engine_event_lag_seconds").record(lag);
     }
 }
 

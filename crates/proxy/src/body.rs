@@ -12,6 +12,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
 use crate::io::Exchange;
+use crate::routing::Service;
 use crate::upstream::{Connection, InFlight};
 
 /// What goes to an endpoint.
@@ -65,11 +66,12 @@ impl Body for RequestBody {
 
 /// How far a streaming request body has come: the time for a response starts with its last byte, and a client
 /// that stops sending is not the endpoint's failure.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Progress(Rc<Upload>);
 
-#[derive(Debug)]
 struct Upload {
+    /// Who counts its bytes, and on which worker.
+    counted: Option<(Rc<Service>, usize)>,
     state: Cell<UploadState>,
     last: Cell<Instant>,
 }
@@ -89,16 +91,16 @@ enum UploadState {
 impl Progress {
     /// Of a body that is sent at once.
     pub(crate) fn sent() -> Progress {
-        Progress::new(UploadState::Sent)
+        Progress::new(UploadState::Sent, None)
     }
 
-    /// Of a body that streams.
-    pub(crate) fn sending() -> Progress {
-        Progress::new(UploadState::Sending)
+    /// Of a body that streams to this service through this worker.
+    pub(crate) fn sending(service: &Rc<Service>, worker: usize) -> Progress {
+        Progress::new(UploadState::Sending, Some((Rc::clone(service), worker)))
     }
 
-    fn new(state: UploadState) -> Progress {
-        Progress(Rc::new(Upload { state: Cell::new(state), last: Cell::new(Instant::now()) }))
+    fn new(state: UploadState, counted: Option<(Rc<Service>, usize)>) -> Progress {
+        Progress(Rc::new(Upload { counted, state: Cell::new(state), last: Cell::new(Instant::now()) }))
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -118,6 +120,9 @@ impl Progress {
             Poll::Ready(Some(Ok(_)) | None) => UploadState::Sent,
         };
         self.0.state.set(state);
+        if let (Some((service, worker)), Poll::Ready(Some(Ok(frame)))) = (&self.0.counted, frame) {
+            service.stats.stripes.receive(*worker, frame.data_ref().map_or(0, Bytes::len) as u64);
+        }
         if frame.is_ready() {
             self.0.last.set(Instant::now());
         }
@@ -234,6 +239,9 @@ impl Body for ResponseBody {
                 Some(Err(_)) => relay.in_flight.endpoint().truncated(),
                 Some(Ok(_)) | None => relay.finish(),
             }
+        }
+        if let (Some(exchange), Some(Ok(frame))) = (&mut self.exchange, &frame) {
+            exchange.sent(frame.data_ref().map_or(0, Bytes::len));
         }
         Poll::Ready(frame)
     }

@@ -79,6 +79,19 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// All, in their order, with the metric's label and whether the request's service was known.
+    pub(crate) const ALL: [(Refusal, &'static str, bool); 9] = [
+        (Refusal::BadHost, "bad_host", false),
+        (Refusal::Tunnel, "tunnel", false),
+        (Refusal::ClientBodyBroken, "client_body_broken", true),
+        (Refusal::ClientBodyStalled, "client_body_stalled", true),
+        (Refusal::NoRoute, "no_route", false),
+        (Refusal::NoEndpoint, "no_endpoint", true),
+        (Refusal::Unreachable, "unreachable", true),
+        (Refusal::InvalidResponse, "invalid_response", true),
+        (Refusal::ResponseTimeout, "response_timeout", true),
+    ];
+
     /// The table: one status and one text for each.
     fn answer(self) -> (StatusCode, &'static str) {
         match self {
@@ -141,6 +154,7 @@ mod tests {
         ];
         for (refusal, status) in table {
             assert_eq!(refusal.response().status().as_u16(), status, "{refusal:?}");
+            assert_eq!(Refusal::ALL[refusal as usize].0, refusal);
         }
     }
 

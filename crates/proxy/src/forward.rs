@@ -91,7 +91,10 @@ pub(crate) async fn handle(
     let mut exchange = Some(exchange);
     let response = match answer(&worker, client.ip(), request, &mut exchange).await {
         Ok(response) => response,
-        Err(refusal) => refusal.response(),
+        Err(refusal) => {
+            worker.shared.front.refuse(refusal);
+            refusal.response()
+        }
     };
     match exchange {
         Some(exchange) => response.map(|body| body.ending(exchange)),
@@ -116,6 +119,10 @@ async fn answer(
         return Ok(assignment::call(&**local, head.method, head.uri.path(), body).await);
     }
     let service = find(worker, host.as_ref(), request.uri().path()).ok_or(Refusal::NoRoute)?;
+    if let Some(exchange) = exchange {
+        exchange.count_for(&service, worker.index);
+    }
+    let began = exchange.as_ref().map_or_else(Instant::now, Exchange::began);
     let of_assignment = routing.assignment_api.as_ref() == Some(&service.spec.name);
     drop(routing);
     let on_upgrade = hyper::upgrade::on(&mut request);
@@ -123,7 +130,7 @@ async fn answer(
         Ok((prepared, first)) => {
             let path = of_assignment.then(|| prepared.head.uri.path().to_owned());
             let (upgrade, set_cookie) = (prepared.upgrade.clone(), prepared.set_cookie.clone());
-            exchange_with_endpoint(worker, prepared, first).await.and_then(|begun| {
+            exchange_with_endpoint(worker, prepared, first, began).await.and_then(|begun| {
                 let replica =
                     service.spec.route.replica_header.then(|| begun.in_flight.endpoint().replica.clone());
                 let response = match path {
@@ -138,8 +145,11 @@ async fn answer(
         }
         Err(refusal) => Err(refusal),
     };
-    let response = result.unwrap_or_else(Refusal::response);
-    service.stats.count_response(response.status());
+    let response = result.unwrap_or_else(|refusal| {
+        service.stats.refuse(refusal);
+        refusal.response()
+    });
+    service.stats.stripes.respond(worker.index, response.status());
     Ok(response)
 }
 
@@ -171,7 +181,7 @@ async fn prepare(
     worker: &Worker,
     client: IpAddr,
     host: Option<HeaderValue>,
-    service: &Service,
+    service: &Rc<Service>,
     request: Request<Incoming>,
 ) -> Result<(Prepared, RequestBody), Refusal> {
     let (mut head, body) = request.into_parts();
@@ -201,10 +211,11 @@ async fn prepare(
             let collected =
                 timeout(BODY_TIMEOUT, body.collect()).await.map_err(|_| Refusal::ClientBodyStalled)?;
             let bytes = collected.map_err(|_| Refusal::ClientBodyBroken)?.to_bytes();
+            service.stats.stripes.receive(worker.index, bytes.len() as u64);
             (Some(bytes.clone()), Progress::sent(), RequestBody::whole(bytes))
         }
         _ => {
-            let progress = Progress::sending();
+            let progress = Progress::sending(service, worker.index);
             (None, progress.clone(), RequestBody::Stream(body, progress))
         }
     };
@@ -216,6 +227,7 @@ async fn exchange_with_endpoint(
     worker: &Worker,
     prepared: Prepared,
     first: RequestBody,
+    began: Instant,
 ) -> Result<Begun, Refusal> {
     let idempotent = retry::is_idempotent(&prepared.head.method);
     let mut request = Request::from_parts(prepared.head.clone(), first);
@@ -232,7 +244,7 @@ async fn exchange_with_endpoint(
             return Err(if service.places.is_empty() { Refusal::NoEndpoint } else { refusal });
         };
         in_flight.count();
-        let chosen_at = Instant::now();
+        let chosen_at = if is_replay { Instant::now() } else { began };
         let endpoint = Rc::clone(in_flight.endpoint());
         if is_replay {
             service.stats.replays.fetch_add(1, Ordering::Relaxed);
@@ -284,7 +296,8 @@ fn relay(
         let asked = upgrade.ok_or(Refusal::InvalidResponse)?;
         let protocol = headers::upgrade_protocol(response.headers(), Version::HTTP_11).unwrap_or(asked);
         let upstream = hyper::upgrade::on(&mut response);
-        let tunnel = Tunnel { client, upstream, in_flight, exchange: exchange.take() };
+        let exchange = exchange.take().map(Exchange::uncounted);
+        let tunnel = Tunnel { client, upstream, in_flight, exchange };
         worker.tunnel(tunnel);
         let (mut head, _) = response.into_parts();
         headers::to_client(&mut head.headers, Some(&protocol));

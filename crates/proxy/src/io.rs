@@ -4,6 +4,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+
+use crate::routing::Service;
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
@@ -34,19 +37,49 @@ pub(crate) struct Activity {
 }
 
 /// One request and its response; ends when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Exchange(Arc<Activity>);
+pub(crate) struct Exchange {
+    activity: Arc<Activity>,
+    began: std::time::Instant,
+    /// Whose figures it is part of, and on which worker; none until the service is known.
+    counted: Option<(Rc<Service>, usize)>,
+    sent: u64,
+}
 
 impl Exchange {
     pub(crate) fn begin(activity: &Arc<Activity>) -> Exchange {
         activity.begun.fetch_add(1, Ordering::Relaxed);
-        Exchange(Arc::clone(activity))
+        let began = std::time::Instant::now();
+        Exchange { activity: Arc::clone(activity), began, counted: None, sent: 0 }
+    }
+
+    /// When its head had come.
+    pub(crate) fn began(&self) -> std::time::Instant {
+        self.began
+    }
+
+    /// Its end is counted in this service's durations.
+    pub(crate) fn count_for(&mut self, service: &Rc<Service>, worker: usize) {
+        self.counted = Some((Rc::clone(service), worker));
+    }
+
+    /// It became a tunnel, whose life says nothing about how long requests take.
+    pub(crate) fn uncounted(mut self) -> Exchange {
+        self.counted = None;
+        self
+    }
+
+    /// So many bytes of the response's body were handed over.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
+        self.activity.ended.fetch_add(1, Ordering::Relaxed);
+        if let Some((service, worker)) = &self.counted {
+            service.stats.stripes.end(*worker, self.began.elapsed(), self.sent);
+        }
     }
 }
 

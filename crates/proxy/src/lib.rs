@@ -25,6 +25,7 @@ mod registry;
 mod retry;
 mod routing;
 mod stats;
+mod stripes;
 mod upgrade;
 mod upstream;
 mod worker;

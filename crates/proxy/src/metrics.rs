@@ -1,107 +1,296 @@
-//! The counters in the Prometheus text format (version 0.0.4), read from the registry when asked for.
+//! The counters in the Prometheus text format, read from the registry when asked for.
+//!
+//! Series of services and members that are no longer published are left out. No worker waits while the text is
+//! written: the registry is held only to take references.
 
-use std::fmt::{Display, Write};
-use std::sync::atomic::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use ringmaster_core::{Ordinal, ServiceName};
+use ringmaster_core::ServiceName;
+use ringmaster_core::exposition::{Exposition, Kind};
 
-use crate::registry::{Registry, ServiceEntry, Shared};
-use crate::stats::{MemberStats, UpstreamError};
+use crate::error::Refusal;
+use crate::registry::{Registry, Shared};
+use crate::stats::{MemberStats, ServiceStats, UpstreamError};
 
-/// Renders all counters. Series of services and members that are no longer published are left out.
+/// A service's counters, and what its endpoints are doing.
+struct Service {
+    name: ServiceName,
+    stats: Arc<ServiceStats>,
+    servers: Vec<Server>,
+    /// Endpoints that are chosen, ejected, and finishing what they have.
+    states: [u32; 3],
+}
+
+struct Server {
+    ordinal: String,
+    stats: Arc<MemberStats>,
+    in_flight: u32,
+    ejected: bool,
+}
+
+/// Renders all counters.
 pub(crate) fn render(shared: &Shared) -> String {
-    shared.with_latest(|registry, _| {
-        let mut text = String::new();
-        members(&mut text, registry);
-        services(&mut text, registry);
-        text
-    })
+    let services = shared.with_latest(|registry, _| services(registry));
+    let mut out = Exposition::new();
+    per_server(&mut out, &services);
+    per_service(&mut out, &services);
+    front(&mut out, shared);
+    out.finish()
 }
 
-fn members(text: &mut String, registry: &Registry) {
-    let all = || {
-        registry.services.iter().flat_map(|(name, service)| {
-            service.members.iter().map(move |(ordinal, stats)| (name, *ordinal, &**stats))
-        })
+fn services(registry: &Registry) -> Vec<Service> {
+    let mut busy: BTreeMap<(&ServiceName, _), (u32, bool)> = BTreeMap::new();
+    let mut states: BTreeMap<&ServiceName, [u32; 3]> = BTreeMap::new();
+    for (replica, entry) in &registry.endpoints {
+        let (in_flight, published) = (entry.stats.in_flight(), entry.stats.is_published());
+        let ejected = published && entry.health.is_ejected();
+        let server = busy.entry((&replica.service, replica.ordinal)).or_default();
+        *server = (server.0 + in_flight, server.1 || ejected);
+        let state = match (published, ejected) {
+            (true, false) => Some(0),
+            (true, true) => Some(1),
+            (false, _) => (in_flight > 0).then_some(2),
+        };
+        if let Some(state) = state {
+            states.entry(&replica.service).or_default()[state] += 1;
+        }
+    }
+    let service = |(name, entry): (&ServiceName, &crate::registry::ServiceEntry)| Service {
+        name: name.clone(),
+        stats: Arc::clone(&entry.stats),
+        servers: entry
+            .members
+            .iter()
+            .map(|(ordinal, stats)| {
+                let (in_flight, ejected) = busy.get(&(name, *ordinal)).copied().unwrap_or_default();
+                Server { ordinal: ordinal.to_string(), stats: Arc::clone(stats), in_flight, ejected }
+            })
+            .collect(),
+        states: states.get(name).copied().unwrap_or_default(),
     };
-    family(text, "requests_total", "counter", "Tries that chose this server.");
-    for (service, ordinal, stats) in all() {
-        server(text, "requests_total", service, ordinal, "", stats.requests.load(Ordering::Relaxed));
-    }
+    registry.services.iter().map(service).collect()
+}
+
+fn per_server(out: &mut Exposition, services: &[Service]) {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let mut family = |name: &str, kind, help: &str, value: &dyn Fn(&Server) -> u64| {
+        out.family(name, kind, help);
+        for service in services {
+            for server in &service.servers {
+                out.sample(&[("service", service.name.as_str()), ("server", &server.ordinal)], value(server));
+            }
+        }
+    };
+    family("ringmaster_proxy_requests_total", Kind::Counter, "Tries that chose this server.", &|server| {
+        load(&server.stats.requests)
+    });
     family(
-        text,
-        "requests_in_flight",
-        "gauge",
+        "ringmaster_proxy_requests_in_flight",
+        Kind::Gauge,
         "Requests that have not ended, over all replicas of this server.",
+        &|server| u64::from(server.in_flight),
     );
-    for (service, ordinal, _) in all() {
-        server(text, "requests_in_flight", service, ordinal, "", in_flight(registry, service, ordinal));
-    }
-    family(text, "upstream_errors_total", "counter", "Tries that this server failed, by reason.");
-    for (service, ordinal, stats) in all() {
-        errors(text, service, ordinal, stats);
-    }
-    family(text, "ejections_total", "counter", "How often this server was taken out of the choice.");
-    for (service, ordinal, stats) in all() {
-        server(text, "ejections_total", service, ordinal, "", stats.ejections.load(Ordering::Relaxed));
-    }
     family(
-        text,
-        "server_ejected",
-        "gauge",
-        "1 while the published replica of this server is out of the choice.",
+        "ringmaster_proxy_ejections_total",
+        Kind::Counter,
+        "How often this server was taken out of the choice.",
+        &|server| load(&server.stats.ejections),
     );
-    for (replica, entry) in registry.endpoints.iter().filter(|(_, entry)| entry.stats.is_published()) {
-        let ejected = u8::from(entry.health.is_ejected());
-        server(text, "server_ejected", &replica.service, replica.ordinal, "", ejected);
-    }
-}
-
-fn errors(text: &mut String, service: &ServiceName, ordinal: Ordinal, stats: &MemberStats) {
-    for (error, reason) in UpstreamError::ALL {
-        let label = format!(",reason=\"{reason}\"");
-        server(text, "upstream_errors_total", service, ordinal, &label, stats.errors(error));
-    }
-}
-
-fn services(text: &mut String, registry: &Registry) {
-    family(text, "replays_total", "counter", "Tries after the first.");
-    for (name, ServiceEntry { stats, .. }) in &registry.services {
-        let replays = stats.replays.load(Ordering::Relaxed);
-        line(text, format_args!("ringmaster_proxy_replays_total{{service=\"{name}\"}} {replays}"));
-    }
-    family(text, "responses_total", "counter", "Responses to clients, by class of status.");
-    for (name, ServiceEntry { stats, .. }) in &registry.services {
-        for (class, count) in (1..).zip(stats.responses()) {
-            let labels = format_args!("service=\"{name}\",code=\"{class}xx\"");
-            line(text, format_args!("ringmaster_proxy_responses_total{{{labels}}} {count}"));
+    family(
+        "ringmaster_proxy_server_ejected",
+        Kind::Gauge,
+        "1 while the published replica of this server is out of the choice.",
+        &|server| u64::from(server.ejected),
+    );
+    family(
+        "ringmaster_proxy_upstream_connections_total",
+        Kind::Counter,
+        "Connections that were made to this server.",
+        &|server| load(&server.stats.connections),
+    );
+    out.family(
+        "ringmaster_proxy_upstream_errors_total",
+        Kind::Counter,
+        "Tries that this server failed, by reason.",
+    );
+    for service in services {
+        for server in &service.servers {
+            for (error, reason) in UpstreamError::ALL {
+                let labels =
+                    [("service", service.name.as_str()), ("server", &server.ordinal), ("reason", reason)];
+                out.sample(&labels, server.stats.errors(error));
+            }
         }
     }
 }
 
-fn in_flight(registry: &Registry, service: &ServiceName, ordinal: Ordinal) -> u32 {
-    let of_server = registry.endpoints.iter().filter(|(r, _)| r.service == *service && r.ordinal == ordinal);
-    of_server.map(|(_, entry)| entry.stats.in_flight()).sum()
+fn per_service(out: &mut Exposition, services: &[Service]) {
+    let totals: Vec<_> = services.iter().map(|service| (service, service.stats.stripes.totals())).collect();
+    out.family("ringmaster_proxy_replays_total", Kind::Counter, "Tries after the first.");
+    for service in services {
+        out.sample(&[("service", service.name.as_str())], service.stats.replays.load(Ordering::Relaxed));
+    }
+    out.family(
+        "ringmaster_proxy_responses_total",
+        Kind::Counter,
+        "Responses to clients, by class of status.",
+    );
+    for (service, totals) in &totals {
+        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(totals.responses) {
+            out.sample(&[("service", service.name.as_str()), ("code", class)], count);
+        }
+    }
+    out.family(
+        "ringmaster_proxy_request_duration_seconds",
+        Kind::Histogram,
+        "Time from a request's head to the last byte of its response, without tunnels.",
+    );
+    for (service, totals) in &totals {
+        let labels = [("service", service.name.as_str())];
+        out.histogram(&labels, totals.buckets, totals.beyond, totals.seconds);
+    }
+    out.family("ringmaster_proxy_request_bytes_total", Kind::Counter, "Bytes of request bodies.");
+    for (service, totals) in &totals {
+        out.sample(&[("service", service.name.as_str())], totals.received);
+    }
+    out.family("ringmaster_proxy_response_bytes_total", Kind::Counter, "Bytes of response bodies.");
+    for (service, totals) in &totals {
+        out.sample(&[("service", service.name.as_str())], totals.sent);
+    }
+    out.family(
+        "ringmaster_proxy_refusals_total",
+        Kind::Counter,
+        "Requests of this service that got an answer of the data plane's own, by reason.",
+    );
+    for service in services {
+        for (refusal, reason, _) in Refusal::ALL.into_iter().filter(|(.., routed)| *routed) {
+            let labels = [("service", service.name.as_str()), ("reason", reason)];
+            out.sample(&labels, service.stats.refusals(refusal));
+        }
+    }
+    out.family(
+        "ringmaster_proxy_endpoints",
+        Kind::Gauge,
+        "Replicas by what the data plane does with them: chosen, ejected, or draining with requests in flight.",
+    );
+    for service in services {
+        for (state, count) in ["chosen", "ejected", "draining"].into_iter().zip(service.states) {
+            out.sample(&[("service", service.name.as_str()), ("state", state)], count);
+        }
+    }
 }
 
-fn family(text: &mut String, name: &str, kind: &str, help: &str) {
-    line(text, format_args!("# HELP ringmaster_proxy_{name} {help}"));
-    line(text, format_args!("# TYPE ringmaster_proxy_{name} {kind}"));
+fn front(out: &mut Exposition, shared: &Shared) {
+    let front = &shared.front;
+    out.family(
+        "ringmaster_proxy_unrouted_requests_total",
+        Kind::Counter,
+        "Requests that belonged to no service, by reason.",
+    );
+    for (refusal, reason, _) in Refusal::ALL.into_iter().filter(|(.., routed)| !routed) {
+        out.sample(&[("reason", reason)], front.refusals(refusal));
+    }
+    out.family(
+        "ringmaster_proxy_connections_total",
+        Kind::Counter,
+        "Connections of clients that were accepted.",
+    );
+    out.sample(&[], front.accepted.load(Ordering::Relaxed));
+    out.family("ringmaster_proxy_connections_active", Kind::Gauge, "Connections of clients that are open.");
+    out.sample(&[], front.open.load(Ordering::Relaxed));
+    out.family(
+        "ringmaster_proxy_acknowledged_generation",
+        Kind::Gauge,
+        "The generation of routing that every worker goes by.",
+    );
+    out.sample(&[], shared.acknowledged());
 }
 
-/// One series of a server. Names of services and reasons need no escaping.
-fn server(
-    text: &mut String,
-    name: &str,
-    service: &ServiceName,
-    ordinal: Ordinal,
-    label: &str,
-    value: impl Display,
-) {
-    let labels = format_args!("service=\"{service}\",server=\"{ordinal}\"{label}");
-    line(text, format_args!("ringmaster_proxy_{name}{{{labels}}} {value}"));
-}
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
 
-fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(text, "{line}").expect("a String takes all that is written to it");
+    use ringmaster_core::ring::{RingMember, fresh};
+    use ringmaster_core::snapshot::{Endpoint, ServiceRouting, Snapshot};
+    use ringmaster_core::spec::{Balancing, Resilience, RouteSpec};
+    use ringmaster_core::{Attempt, Generation, Ordinal, ReplicaName};
+    use tokio::sync::watch;
+
+    use super::*;
+
+    const REPLICAS: u16 = 1_000;
+
+    fn snapshot(services: &[(&str, u16)]) -> Arc<Snapshot> {
+        let routing = |(name, count): &(&str, u16)| {
+            let name = ServiceName::new(*name).unwrap();
+            let member = |n: u16| RingMember { ordinal: Ordinal(n), name: format!("{name}-{n}"), weight: 1 };
+            let balancing = Balancing::default();
+            let endpoint = |n: u16| {
+                let replica = ReplicaName { service: name.clone(), ordinal: Ordinal(n), attempt: Attempt(0) };
+                let address = ([127, 0, 0, 1], 1).into();
+                (Ordinal(n), Endpoint { replica, address, weight: 1, new_since: None })
+            };
+            let routing = ServiceRouting {
+                name: name.clone(),
+                route: RouteSpec::default(),
+                ring: fresh(&balancing, 1, &(0..*count).map(member).collect::<Vec<_>>()).unwrap(),
+                balancing,
+                resilience: Resilience::default(),
+                endpoints: (0..*count).map(endpoint).collect(),
+            };
+            (name, Arc::new(routing))
+        };
+        Arc::new(Snapshot {
+            generation: Generation(1),
+            services: services.iter().map(routing).collect(),
+            ..Snapshot::default()
+        })
+    }
+
+    fn value(shared: &Shared, series: &str) -> Option<u64> {
+        let text = render(shared);
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(line.parse().unwrap())
+    }
+
+    #[test]
+    fn a_thousand_replicas_are_rendered_within_a_tenth_of_a_second() {
+        let (_sender, receiver) = watch::channel(snapshot(&[("web", REPLICAS)]));
+        let (shared, _tasks) = Shared::new(receiver, 2, None);
+        let started = Instant::now();
+        let text = render(&shared);
+        let took = started.elapsed();
+        println!("{} lines, {} KB in {took:.1?}", text.lines().count(), text.len() / 1024);
+        assert!(took.as_millis() < 100, "{took:?}");
+        assert_eq!(text.matches("ringmaster_proxy_requests_total{").count(), usize::from(REPLICAS));
+    }
+
+    #[test]
+    fn what_is_gone_has_no_series_and_what_comes_back_goes_on_counting() {
+        let series = r#"ringmaster_proxy_requests_total{service="web",server="2"}"#;
+        let (sender, receiver) = watch::channel(snapshot(&[("api", 1), ("web", 3)]));
+        let (shared, _tasks) = Shared::new(receiver, 1, None);
+        let count = || {
+            shared.with_latest(|registry, _| {
+                let web = &registry.services[&ServiceName::new("web").unwrap()];
+                web.members[&Ordinal(2)].requests.fetch_add(5, Ordering::Relaxed);
+                web.stats.replays.fetch_add(1, Ordering::Relaxed);
+            });
+        };
+        count();
+        assert_eq!(value(&shared, series), Some(5));
+        sender.send_replace(snapshot(&[("web", 2)]));
+        assert_eq!(value(&shared, series), None);
+        assert!(!render(&shared).contains("api"));
+        sender.send_replace(snapshot(&[("web", 3)]));
+        assert_eq!(value(&shared, series), Some(5));
+        sender.send_replace(snapshot(&[("api", 1)]));
+        assert!(!render(&shared).contains("web"));
+        sender.send_replace(snapshot(&[("web", 3)]));
+        count();
+        assert_eq!(value(&shared, series), Some(10));
+        assert_eq!(value(&shared, r#"ringmaster_proxy_replays_total{service="web"}"#), Some(2));
+    }
 }

@@ -16,12 +16,16 @@ use tokio::sync::{mpsc, watch};
 use crate::LocalApi;
 use crate::listener::ListenerStatus;
 use crate::outlier::{Health, Task};
-use crate::stats::{EndpointStats, MemberStats, ServiceStats, Signals};
+use crate::stats::{EndpointStats, FrontStats, MemberStats, ServiceStats, Signals};
+
+/// Most deleted services whose counters are remembered.
+const RETIRED_MAX: usize = 100;
 
 /// What all threads of one data plane share.
 pub(crate) struct Shared {
     pub(crate) local: Option<Arc<dyn LocalApi>>,
     pub(crate) signals: Arc<Signals>,
+    pub(crate) front: FrontStats,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     acknowledged: Box<[AtomicU64]>,
     registry: Mutex<Registry>,
@@ -34,6 +38,8 @@ pub(crate) struct Registry {
     applied: Option<Arc<Snapshot>>,
     pub(crate) endpoints: BTreeMap<ReplicaName, EndpointEntry>,
     pub(crate) services: BTreeMap<ServiceName, ServiceEntry>,
+    /// Services that are gone: should one come back, its counters go on where they were.
+    retired: BTreeMap<ServiceName, ServiceEntry>,
 }
 
 /// One endpoint's.
@@ -48,6 +54,8 @@ pub(crate) struct EndpointEntry {
 pub(crate) struct ServiceEntry {
     pub(crate) stats: Arc<ServiceStats>,
     pub(crate) members: BTreeMap<Ordinal, Arc<MemberStats>>,
+    /// Members that are gone: should one come back, its counters go on where they were.
+    retired: BTreeMap<Ordinal, Arc<MemberStats>>,
 }
 
 impl Shared {
@@ -60,6 +68,7 @@ impl Shared {
         let shared = Shared {
             local,
             signals,
+            front: FrontStats::default(),
             snapshots,
             acknowledged: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             registry: Mutex::default(),
@@ -108,6 +117,11 @@ impl Shared {
         self.with_latest(|registry, _| registry.services.get(service).map(|entry| Arc::clone(&entry.stats)))
     }
 
+    /// The generation that every worker has swapped in.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.iter().map(|a| a.load(Ordering::SeqCst)).min().unwrap_or(0)
+    }
+
     pub(crate) fn listeners(&self) -> MutexGuard<'_, Vec<ListenerStatus>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,20 +132,19 @@ impl Registry {
         if self.applied.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, snapshot)) {
             return;
         }
-        self.services.retain(|name, _| snapshot.services.contains_key(name));
+        let gone = self.services.extract_if(.., |name, _| !snapshot.services.contains_key(name));
+        self.retired.extend(gone);
+        while self.retired.len() > RETIRED_MAX {
+            self.retired.pop_first();
+        }
         for (name, routing) in &snapshot.services {
-            let service = self.services.entry(name.clone()).or_default();
-            let is_member = |o: &Ordinal| {
-                routing.ring.members().binary_search(o).is_ok() || routing.endpoints.contains_key(o)
-            };
-            service.members.retain(|ordinal, _| is_member(ordinal));
-            for ordinal in routing.ring.members().iter().chain(routing.endpoints.keys()) {
-                service.members.entry(*ordinal).or_default();
-            }
+            let returning = || self.retired.remove(name).unwrap_or_default();
+            let service = self.services.entry(name.clone()).or_insert_with(returning);
+            service.follow(routing.ring.members().into_iter().chain(routing.endpoints.keys().copied()));
             let known = routing.endpoints.values().filter_map(|e| self.endpoints.get(&e.replica));
             let turns = known.map(|entry| entry.stats.turns()).min().unwrap_or(0);
             for (ordinal, endpoint) in &routing.endpoints {
-                let member = service.members.entry(*ordinal).or_default();
+                let Some(member) = service.members.get(ordinal) else { continue };
                 let new_health = || {
                     let member = Arc::clone(member);
                     Arc::new(Health::new(
@@ -165,6 +178,18 @@ impl Registry {
             }
         }
         self.applied = Some(Arc::clone(snapshot));
+    }
+}
+
+impl ServiceEntry {
+    /// Counts exactly these members.
+    fn follow(&mut self, members: impl Iterator<Item = Ordinal>) {
+        let members: BTreeSet<Ordinal> = members.collect();
+        self.retired.extend(self.members.extract_if(.., |ordinal, _| !members.contains(ordinal)));
+        for ordinal in members {
+            let returning = || self.retired.remove(&ordinal).unwrap_or_default();
+            self.members.entry(ordinal).or_insert_with(returning);
+        }
     }
 }
 

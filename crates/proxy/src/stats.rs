@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use http::StatusCode;
 use ringmaster_core::ring::Ring;
 use ringmaster_core::traffic::{KeySample, TrafficMoved};
 use tokio::sync::{Notify, mpsc};
 
+use crate::error::Refusal;
 use crate::outlier::Task;
+use crate::stripes::Stripes;
 
 /// Turns that an endpoint may catch up.
 const TURNS_BEHIND_MAX: u64 = 1_000;
@@ -171,6 +172,8 @@ impl UpstreamError {
 pub(crate) struct MemberStats {
     pub(crate) requests: AtomicU64,
     pub(crate) ejections: AtomicU64,
+    /// Connections that were made.
+    pub(crate) connections: AtomicU64,
     errors: [AtomicU64; UpstreamError::ALL.len()],
 }
 
@@ -188,7 +191,8 @@ impl MemberStats {
 #[derive(Debug, Default)]
 pub(crate) struct ServiceStats {
     pub(crate) replays: AtomicU64,
-    responses: [AtomicU64; 5],
+    pub(crate) stripes: Stripes,
+    refusals: [AtomicU64; Refusal::ALL.len()],
     recent: Mutex<Recent>,
 }
 
@@ -212,10 +216,13 @@ impl Recent {
 }
 
 impl ServiceStats {
-    /// A response went to the client, whoever made it.
-    pub(crate) fn count_response(&self, status: StatusCode) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, 5);
-        self.responses[class - 1].fetch_add(1, Ordering::Relaxed);
+    /// A request got an answer of our own.
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refusals(&self, refusal: Refusal) -> u64 {
+        self.refusals[refusal as usize].load(Ordering::Relaxed)
     }
 
     /// A request has this key. Never waits: while another worker notes one, this one is left out of the sample.
@@ -234,9 +241,25 @@ impl ServiceStats {
         };
         sample.moved(minute, before, after)
     }
+}
 
-    /// The counts of the classes 1xx to 5xx.
-    pub(crate) fn responses(&self) -> [u64; 5] {
-        std::array::from_fn(|class| self.responses[class].load(Ordering::Relaxed))
+/// What is counted before a service is known.
+#[derive(Debug, Default)]
+pub(crate) struct FrontStats {
+    /// Connections of clients that were accepted.
+    pub(crate) accepted: AtomicU64,
+    /// Those that are open.
+    pub(crate) open: AtomicU64,
+    unrouted: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl FrontStats {
+    /// A request belonged to no service.
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        self.unrouted[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refusals(&self, refusal: Refusal) -> u64 {
+        self.unrouted[refusal as usize].load(Ordering::Relaxed)
     }
 }

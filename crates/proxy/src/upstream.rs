@@ -217,6 +217,7 @@ impl Endpoint {
         let mut builder = Builder::new();
         builder.max_buf_size(BUFFER_BYTES_MAX);
         let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
+        self.member.connections.fetch_add(1, Ordering::Relaxed);
         let state = Rc::new(Cell::new(ConnectionState::Busy));
         let (endpoint, watched) = (Rc::downgrade(self), Rc::clone(&state));
         tokio::task::spawn_local(async move {

@@ -10,6 +10,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -60,7 +61,8 @@ pub(crate) struct Setup {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) random: Random,
-    index: usize,
+    /// Which one it is, from 0.
+    pub(crate) index: usize,
     routing: RefCell<Rc<Routing>>,
     http: http1::Builder,
     token: CancellationToken,
@@ -205,6 +207,7 @@ impl Worker {
     }
 
     async fn serve_connection(self: Rc<Self>, stream: TcpStream, client: SocketAddr) {
+        let _open = OpenConnection::count(&self.shared);
         let activity = Arc::new(Activity::default());
         let io = TokioIo::new(ClientIo::new(stream, ClientLimits::DEFAULT, Arc::clone(&activity)));
         let service = service_fn(|request| {
@@ -224,6 +227,23 @@ impl Worker {
         if let Err(error) = result {
             tracing::debug!(%client, %error, "client connection ended");
         }
+    }
+}
+
+/// Counts a client's connection as open until it is dropped. An upgraded one counts until it becomes a tunnel.
+struct OpenConnection(Arc<Shared>);
+
+impl OpenConnection {
+    fn count(shared: &Arc<Shared>) -> OpenConnection {
+        shared.front.accepted.fetch_add(1, Ordering::Relaxed);
+        shared.front.open.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(shared))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.front.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

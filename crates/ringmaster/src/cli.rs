@@ -174,6 +174,9 @@ pub(crate) struct Serve {
     /// Where the data plane listens unless a Gateway names ports.
     #[arg(long, env = "RINGMASTER_LISTEN", default_value = "0.0.0.0:5000", value_name = "ADDR")]
     pub(crate) listen: SocketAddr,
+    /// Where metrics alone are served, without a token, for a scraper elsewhere [default: only on the admin API].
+    #[arg(long, env = "RINGMASTER_METRICS_LISTEN", value_name = "ADDR")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// Where the desired state is kept [default: /var/lib/ringmaster as root, else ~/.local/state/ringmaster].
     #[arg(long, env = "RINGMASTER_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,

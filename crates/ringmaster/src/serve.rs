@@ -1,6 +1,7 @@
 //! `serve`: the daemon's wiring. The one place that names concrete runtimes and hands one half to the other.
 
 mod logging;
+mod metrics;
 mod runtime;
 
 use std::future::Future;
@@ -13,7 +14,6 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use ringmaster_controller::admin::{self, Daemon};
 use ringmaster_controller::assignment::Assignment;
 use ringmaster_controller::clock::Clock;
@@ -31,9 +31,6 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Serve;
 use crate::cmd::BadInput;
 
-/// How often histograms are folded together when nobody scrapes.
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-
 /// Runs the daemon until SIGINT or SIGTERM. Replicas are left running: the next start adopts them.
 pub(crate) fn run(options: Serve, admin: &str, token_file: Option<&Path>) -> anyhow::Result<ExitCode> {
     logging::init(options.log_format);
@@ -47,6 +44,8 @@ pub(crate) fn run(options: Serve, admin: &str, token_file: Option<&Path>) -> any
 async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyhow::Result<()> {
     let shutdown = shutdown_on_signal()?;
     let (admin_listener, token) = ports(&options, admin, token_file).await?;
+    let metrics_listener = metrics_port(&options).await?;
+    let counted = metrics::install()?;
     let state = StateDir::open(&options.state_dir.clone().unwrap_or_else(default_state_dir))?;
     let runtime = runtime::choose(&options, &state).await?;
     let clock = Clock::start();
@@ -54,7 +53,6 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
     let store = Arc::new(open_store(state, &timeline)?);
     apply_at_start(&options, &store, &timeline)?;
 
-    let metrics = install_metrics()?;
     let (snapshots, snapshot_receiver) = watch::channel(Arc::new(Snapshot::default()));
     let (report_sender, reports) = watch::channel(Report::default());
     let seam = DataPlaneSeam { snapshots, reports };
@@ -76,19 +74,28 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
     };
     let (listen, admin) = (options.listen, admin_listener.local_addr()?);
     tracing::info!(%listen, %admin, runtime = kind, "ringmaster {} serves", info.version);
-    let (handle, proxy_metrics) = (metrics.clone(), proxy.metrics_renderer());
-    let metrics_text = Arc::new(move || handle.render() + &proxy_metrics());
+    let about = metrics::About {
+        version: env!("CARGO_PKG_VERSION"),
+        runtime: kind,
+        instance: options.instance.clone(),
+    };
+    let metrics = Arc::new(metrics::renderer(counted.clone(), about, proxy.metrics_renderer()));
+    let metrics_listen = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let listeners = proxy.listeners_reader();
     let listeners = Arc::new(move || listeners().iter().map(listener_text).collect());
     let traffic = Arc::new(proxy.traffic_reader());
-    let daemon = Daemon { info, token, listeners, metrics: metrics_text, traffic };
+    let daemon = Daemon { info, token, listeners, metrics, metrics_listen, traffic };
     let admin_state = controller.admin_state(daemon);
     let mut parts: Vec<BoxFuture<'_, anyhow::Result<()>>> = vec![
-        essential("the admin API", admin::serve(admin_listener, admin_state, shutdown.clone())),
+        essential("the admin API", admin::serve(admin_listener, admin_state.clone(), shutdown.clone())),
         essential("the data plane", proxy.join()),
         essential("the controller", controller.join()),
-        upkeep(metrics, shutdown.clone()).boxed(),
+        metrics::upkeep(counted, shutdown.clone()).boxed(),
     ];
+    if let Some(listener) = metrics_listener {
+        let serving = admin::serve_metrics(listener, admin_state, shutdown.clone());
+        parts.push(essential("the listener for metrics", serving));
+    }
     if let (true, Some(path)) = (options.watch, options.manifest.clone()) {
         let watching = watch_file::run(path, store, timeline, shutdown.clone());
         parts.push(essential("the watch on the manifest", watching));
@@ -120,17 +127,23 @@ async fn ports(
              --admin-token-file, or let it listen on 127.0.0.1"
         );
     }
-    let in_use = |what: &str, address: SocketAddr, error: std::io::Error, option: &str| {
-        anyhow!(
-            "{what} cannot listen on {address}: {error}: stop what listens there, or choose another {option}"
-        )
-    };
     // Only a look: the data plane binds it again when there is something to serve.
     TcpListener::bind(options.listen)
         .await
         .map_err(|e| in_use("the data plane", options.listen, e, "--listen"))?;
     let listener = TcpListener::bind(address).await;
     Ok((listener.map_err(|e| in_use("the admin API", address, e, "--admin"))?, token))
+}
+
+/// The second listener for metrics, if one is asked for.
+async fn metrics_port(options: &Serve) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = options.metrics_listen else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    listener.map(Some).map_err(|e| in_use("the listener for metrics", address, e, "--metrics-listen"))
+}
+
+fn in_use(what: &str, address: SocketAddr, error: std::io::Error, option: &str) -> anyhow::Error {
+    anyhow!("{what} cannot listen on {address}: {error}: stop what listens there, or choose another {option}")
 }
 
 /// Runs until the shutdown. The end of an essential part ends the daemon, whole: a half of it that looks alive
@@ -239,36 +252,6 @@ fn default_state_dir() -> PathBuf {
     }
     let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
     base.unwrap_or_else(std::env::temp_dir).join("ringmaster")
-}
-
-fn install_metrics() -> anyhow::Result<PrometheusHandle> {
-    let seconds = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
-    let builder =
-        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)?;
-    let handle = builder.install_recorder()?;
-    metrics::describe_counter!("ringmaster_reconcile_total", "Passes of the control loop.");
-    metrics::describe_histogram!(
-        "ringmaster_reconcile_duration_seconds",
-        "Time that a pass of the control loop takes."
-    );
-    metrics::describe_histogram!(
-        "ringmaster_runtime_list_duration_seconds",
-        "Time that listing all replicas takes."
-    );
-    metrics::describe_counter!("ringmaster_replicas_created_total", "Replicas that were created, by result.");
-    metrics::describe_counter!("ringmaster_events_total", "Entries of the event timeline, by reason.");
-    metrics::describe_gauge!("ringmaster_service_replicas_desired", "Replicas that are desired.");
-    metrics::describe_gauge!("ringmaster_service_replicas_ready", "Replicas that get traffic.");
-    Ok(handle)
-}
-
-async fn upkeep(metrics: PrometheusHandle, shutdown: CancellationToken) -> anyhow::Result<()> {
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(METRICS_UPKEEP) => metrics.run_upkeep(),
-        }
-    }
 }
 
 fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
@@ -245,14 +245,10 @@ pub(super) async fn index() -> &'static str {
      GET    /api/v1/watch                 changes as they happen (server-sent events)\n\
      GET    /api/v1/replicas/NAME/logs    the output of a replica, such as web-0\n\
      POST   /api/v1/replicas/NAME/fault   {\"signal\": \"KILL\"} (with --allow-faults)\n\
+     GET    /api/v1/prometheus/targets    where to scrape (HTTP service discovery)\n\
      GET    /metrics /healthz /readyz\n\
      \n\
      GET    /                             the live page, for browsers; this text for others, and at /api\n"
-}
-
-pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
-    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (content_type, (state.daemon.metrics)()).into_response()
 }
 
 pub(super) async fn healthz() -> &'static str {

@@ -13,8 +13,8 @@ use ringmaster_runtime::CreateRequest;
 
 use super::tasks::Done;
 use super::{Board, Reconciler};
-use crate::act;
 use crate::probe::Wanted;
+use crate::{act, figures};
 
 impl Reconciler {
     /// Decides and publishes, then acts. Nothing is decided before the first list.
@@ -35,9 +35,10 @@ impl Reconciler {
         self.note_orphans(&plan);
         self.finish(&plan);
         self.wake_at = plan.wake_at;
-        for action in plan.actions {
-            self.start(action, desired);
-        }
+        self.spans.planned(desired, &plan, now);
+        let waiting = plan.actions.into_iter().filter_map(|action| self.start(action, desired)).count();
+        metrics::gauge!("ringmaster_workqueue_depth").set(waiting as f64);
+        metrics::gauge!("ringmaster_workqueue_active").set(self.tasks.len() as f64);
         metrics::histogram!("ringmaster_reconcile_duration_seconds").record(started.elapsed());
         metrics::counter!("ringmaster_reconcile_total").increment(1);
     }
@@ -56,6 +57,7 @@ impl Reconciler {
         self.world.handshake.publish(&next, observed.now);
         self.world.debuts.publish(&next, observed.now);
         self.snapshots.send_replace(Arc::new(next));
+        self.spans.published(&before, &after, plan, observed.now);
         for name in after.difference(&before) {
             let at = observed.replicas.iter().find(|r| r.name == *name).and_then(|r| r.address);
             let at = at.map_or(String::new(), |address| format!(" at {address}"));
@@ -117,9 +119,9 @@ impl Reconciler {
         let previous = Arc::clone(&self.board.borrow());
         let statuses = status(desired, observed, plan, &previous.statuses);
         for (name, service) in &statuses {
-            let labels = [("service", name.to_string())];
-            metrics::gauge!("ringmaster_service_replicas_desired", &labels).set(f64::from(service.replicas));
-            metrics::gauge!("ringmaster_service_replicas_ready", &labels).set(f64::from(service.ready));
+            if !previous.statuses.contains_key(name) {
+                figures::appeared(name);
+            }
             let degraded = |status: Option<&ringmaster_core::status::ServiceStatus>| {
                 let condition = status?.condition(ringmaster_core::status::ConditionKind::Degraded)?;
                 condition.status.then(|| condition.clone())
@@ -160,15 +162,16 @@ impl Reconciler {
         }
     }
 
-    fn start(&mut self, action: Action, desired: &Desired) {
+    /// Starts an action; gives back one that has to wait.
+    fn start(&mut self, action: Action, desired: &Desired) -> Option<Action> {
         let now = self.clock.now();
         match action {
             Action::Create { name, host, revision, reason } => {
                 if self.world.creating() >= self.creates_max {
-                    return;
+                    return Some(Action::Create { name, host, revision, reason });
                 }
-                let Some(service) = desired.services.get(&name.service) else { return };
-                let Some(content_id) = self.content_id(&name.service, &revision) else { return };
+                let service = desired.services.get(&name.service)?;
+                let content_id = self.content_id(&name.service, &revision)?;
                 self.timeline.normal(
                     Some(&name.service),
                     &name.short(),
@@ -185,6 +188,7 @@ impl Reconciler {
                     revision: revision.clone(),
                 };
                 self.world.begin_create(&request, now);
+                self.spans.creating(&name, now);
                 let runtime = Arc::clone(&self.runtime);
                 self.tasks.spawn(async move {
                     let result = act::create(runtime, request).await;
@@ -213,6 +217,7 @@ impl Reconciler {
                 });
             }
         }
+        None
     }
 
     fn content_id(&self, service: &ringmaster_core::ServiceName, revision: &Revision) -> Option<String> {

@@ -12,6 +12,7 @@ use ringmaster_runtime::{ErrorKind, RuntimeError};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::figures;
 use crate::store::StoreError;
 
 use super::{CREATES_MAX, Command, RESYNC_PERIOD, Reconciler};
@@ -159,23 +160,20 @@ impl Reconciler {
             Done::Listed { number, took, result } => self.on_listed(number, took, result),
             Done::Resolved { service, template, result } => self.on_resolved(service, &template, result),
             Done::Created { name, revision, result } => self.on_created(&name, &revision, *result),
-            Done::Removed { name, id, result } => match result {
-                Ok(()) => {
-                    self.failures.remove(&name);
-                    self.world.removed(&name, &id);
-                    self.timeline.normal(
-                        Some(&name.service),
-                        &name.short(),
-                        "Removed",
-                        format!("{name} is gone"),
-                    );
+            Done::Removed { name, id, result } => {
+                figures::acted("remove", result.is_ok());
+                match result {
+                    Ok(()) => self.on_removed(&name, &id),
+                    Err(error) => self.on_action_failed(&name, &error),
                 }
-                Err(error) => self.on_action_failed(&name, &error),
-            },
-            Done::Repaired { name, result } => match result {
-                Ok(()) => self.on_repaired(&name),
-                Err(error) => self.on_action_failed(&name, &error),
-            },
+            }
+            Done::Repaired { name, result } => {
+                figures::acted("repair", result.is_ok());
+                match result {
+                    Ok(()) => self.on_repaired(&name),
+                    Err(error) => self.on_action_failed(&name, &error),
+                }
+            }
             Done::Finished(result) => self.on_finished(result),
             Done::Replied => {}
         }
@@ -205,6 +203,13 @@ impl Reconciler {
         }
     }
 
+    fn on_removed(&mut self, name: &ReplicaName, id: &RuntimeId) {
+        self.failures.remove(name);
+        self.world.removed(name, id);
+        let message = format!("{name} is gone");
+        self.timeline.normal(Some(&name.service), &name.short(), "Removed", message);
+    }
+
     /// A repair that worked is confirmed by the next list; one that has to be done again and again waits longer
     /// each time.
     fn on_repaired(&mut self, name: &ReplicaName) {
@@ -219,9 +224,9 @@ impl Reconciler {
 
     fn on_listed(&mut self, number: u64, took: Duration, result: Result<Vec<RuntimeReplica>, RuntimeError>) {
         self.listing.ended(took, result.is_ok());
-        metrics::histogram!("ringmaster_runtime_list_duration_seconds").record(took);
         match result {
             Ok(list) => {
+                figures::listed();
                 let now = self.clock.now();
                 self.failures.retain(|name, _| list.iter().any(|r| r.name == *name));
                 self.repairs.retain(|name, _| list.iter().any(|r| r.name == *name && !is_whole(r)));
@@ -284,8 +289,7 @@ impl Reconciler {
         revision: &Revision,
         result: Result<RuntimeReplica, RuntimeError>,
     ) {
-        let outcome = if result.is_ok() { "success" } else { "error" };
-        metrics::counter!("ringmaster_replicas_created_total", "result" => outcome).increment(1);
+        figures::acted("create", result.is_ok());
         match result {
             Ok(replica) => {
                 self.creates_max = (self.creates_max * 2).min(CREATES_MAX);
@@ -300,6 +304,7 @@ impl Reconciler {
             }
             Err(error) => {
                 self.world.ended(name);
+                self.spans.not_created(name);
                 self.listing.want();
                 self.timeline.warning(Some(&name.service), &name.short(), "CreateFailed", error.to_string());
                 // A name that is taken by ours shows in the list; if it is foreign, the next attempt has another.

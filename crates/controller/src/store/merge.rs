@@ -72,6 +72,9 @@ impl Draft {
             after: Some(after.live_spec()),
             rollout,
         };
+        if self.rings.get(&name).is_none_or(|known| known.id() != ring.id()) {
+            self.moved.insert(name.clone(), moved.share);
+        }
         self.rings.insert(name.clone(), ring);
         self.desired.services.insert(name, after);
         Ok(change)
@@ -90,7 +93,9 @@ impl Draft {
         if service.members == members {
             return Ok(false);
         }
-        ring.update(&service.spec.balancing, &ring_members(name, &service.spec.balancing, &members))?;
+        let moved =
+            ring.update(&service.spec.balancing, &ring_members(name, &service.spec.balancing, &members))?;
+        self.moved.insert(name.clone(), moved.share);
         service.ring = ring.ring();
         service.members = members;
         service.generation = generation;

@@ -9,6 +9,7 @@ mod assignment;
 mod chromium;
 mod cli;
 mod common;
+mod dashboards;
 mod engine_faults;
 mod engine_proxy;
 mod figures;

@@ -1,0 +1,138 @@
+//! The Prometheus text format, version 0.0.4: one writer for all that is exported.
+//!
+//! Deliberately absent: counters and where they live. Whoever counts asks this to write the figures down.
+
+use std::fmt::{Display, Write};
+
+/// What a family of series is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only ever grows while the process lives; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by bucket, with their sum.
+    Histogram,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// A text that grows family by family.
+#[derive(Debug, Default)]
+pub struct Exposition {
+    text: String,
+    name: String,
+}
+
+impl Exposition {
+    /// Nothing yet.
+    pub fn new() -> Exposition {
+        Exposition::default()
+    }
+
+    /// Begins a family: the series that follow are its own.
+    pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
+        name.clone_into(&mut self.name);
+        self.line(format_args!("# HELP {name} {}", help.replace('\\', "\\\\").replace('\n', "\\n")));
+        self.line(format_args!("# TYPE {name} {}", kind.as_str()));
+    }
+
+    /// One series of the family.
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.series("", labels, None, value);
+    }
+
+    /// One histogram of the family. `buckets` are upper bounds, ascending, each with what was counted up to it
+    /// and above the one before; `beyond` is the count above the last.
+    pub fn histogram(
+        &mut self,
+        labels: &[(&str, &str)],
+        buckets: impl IntoIterator<Item = (f64, u64)>,
+        beyond: u64,
+        sum: f64,
+    ) {
+        let mut count = 0_u64;
+        for (bound, counted) in buckets {
+            count += counted;
+            self.series("_bucket", labels, Some(("le", &bound.to_string())), count);
+        }
+        count += beyond;
+        self.series("_bucket", labels, Some(("le", "+Inf")), count);
+        self.series("_sum", labels, None, sum);
+        self.series("_count", labels, None, count);
+    }
+
+    /// The text so far.
+    pub fn finish(self) -> String {
+        self.text
+    }
+
+    fn series(
+        &mut self,
+        suffix: &str,
+        labels: &[(&str, &str)],
+        extra: Option<(&str, &str)>,
+        value: impl Display,
+    ) {
+        self.text.push_str(&self.name);
+        self.text.push_str(suffix);
+        let mut open = '{';
+        for (name, value) in labels.iter().copied().chain(extra) {
+            self.text.push(open);
+            open = ',';
+            self.text.push_str(name);
+            self.text.push_str("=\"");
+            escape(&mut self.text, value);
+            self.text.push('"');
+        }
+        if open == ',' {
+            self.text.push('}');
+        }
+        self.line(format_args!(" {value}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        writeln!(self.text, "{line}").expect("a String takes all that is written to it");
+    }
+}
+
+fn escape(text: &mut String, value: &str) {
+    for character in value.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            other => text.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_series_and_histograms_are_written_as_the_format_says() {
+        let mut out = Exposition::new();
+        out.family("a_total", Kind::Counter, "Counts\nthings.");
+        out.sample(&[], 3_u64);
+        out.sample(&[("service", "we\"b\\"), ("server", "0")], 0.5);
+        out.family("b_seconds", Kind::Histogram, "Time.");
+        out.histogram(&[("service", "web")], [(0.1, 1), (1.0, 2)], 4, 9.25);
+        let expected = "# HELP a_total Counts\\nthings.\n# TYPE a_total counter\na_total 3\n\
+            a_total{service=\"we\\\"b\\\\\",server=\"0\"} 0.5\n\
+            # HELP b_seconds Time.\n# TYPE b_seconds histogram\n\
+            b_seconds_bucket{service=\"web\",le=\"0.1\"} 1\nb_seconds_bucket{service=\"web\",le=\"1\"} 3\n\
+            b_seconds_bucket{service=\"web\",le=\"+Inf\"} 7\nb_seconds_sum{service=\"web\"} 9.25\n\
+            b_seconds_count{service=\"web\"} 7\n";
+        assert_eq!(out.finish(), expected);
+    }
+}
