@@ -40,17 +40,16 @@ impl Load {
     /// of the scheduler and leave counts uneven by several percent; a replica that really lags still gets no more than
     /// twice the others' load. Who wants to go by load alone has `p2c` and `least-request`.
     pub fn compare_roughly(&self, other: &Load) -> Ordering {
-        let counted =
-            |load: &Load, others: u32| u128::from(load.in_flight.saturating_add(1)) * u128::from(others);
         if self.weight == 0 || other.weight == 0 {
             return self.compare(other);
         }
-        let (own, others) = (counted(self, other.weight), counted(other, self.weight));
-        let served = |load: &Load, others: u32| u128::from(load.served) * u128::from(others);
+        let scaled = |count: u64, weight: u32| u128::from(count) * u128::from(weight);
+        let (own, others) = (scaled(self.in_flight, other.weight), scaled(other.in_flight, self.weight));
+        let (own_turns, other_turns) = (scaled(self.served, other.weight), scaled(other.served, self.weight));
         match (own > CLEARLY * others, others > CLEARLY * own) {
             (true, _) => Ordering::Greater,
             (_, true) => Ordering::Less,
-            _ => served(self, other.weight).cmp(&served(other, self.weight)).then(own.cmp(&others)),
+            _ => own_turns.cmp(&other_turns).then(own.cmp(&others)),
         }
     }
 }
