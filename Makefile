@@ -201,6 +201,7 @@ fuzz: ## Fuzz the formulas, the ring's bytes and the manifest, FUZZ_SECONDS=60 e
 .PHONY: sim bench soak a1 a2 a3 a4 report compare
 bench: ## Print the figures: the ring beside its peers; start, scale, failover, idle cost on the real engine
 	@cargo bench --locked -p ringmaster-core --bench ring -- table
+	@cargo test --release --locked --workspace --all-features --test ring_policies the_bound -- --nocapture | grep boundedLoad
 	@cargo build --release --locked -p ringmaster-replica
 	@RINGMASTER_REQUIRE_ENGINE=1 cargo test --release --locked -p ringmaster --test e2e figures -- --nocapture --test-threads=1
 

@@ -462,7 +462,7 @@ fn the_bound_holds_under_skew_and_keeps_affinity() {
     let (probes, affinity) =
         (f64::from(probes) / f64::from(requests), f64::from(at_home) / f64::from(requests));
     println!("boundedLoad 1.25, Zipf 1.1: {probes:.3} probes, affinity {affinity:.3}");
-    assert!(probes <= 1.35 && affinity >= 0.77, "{probes:.3} probes, affinity {affinity:.3}");
+    assert!(probes <= 1.35 && affinity >= 0.78, "{probes:.3} probes, affinity {affinity:.3}");
 }
 
 proptest! {
