@@ -151,7 +151,7 @@ deps-nginx:
 			trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 0755 $$policy; \
 		fi; \
 		if apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y nginx-light; then \
-			update-rc.d nginx disable; \
+			update-rc.d nginx disable || true; \
 		else echo "deps: nginx-light cannot be installed: the comparison of the ring with nginx is skipped"; fi; \
 	else echo "deps: no nginx: install nginx-light; the comparison of the ring with nginx is skipped"; fi
 
@@ -176,7 +176,7 @@ deps-prometheus:
 			trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 0755 $$policy; \
 		fi; \
 		if apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends prometheus; then \
-			update-rc.d prometheus disable; \
+			update-rc.d prometheus disable || true; \
 		else echo "deps: prometheus cannot be installed: the check of dashboards and rules is skipped"; fi; \
 	else echo "deps: no prometheus: install it with its promtool; the check of dashboards and rules is skipped"; fi
 
