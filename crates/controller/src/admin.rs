@@ -92,7 +92,15 @@ pub async fn serve(
     state: AdminState,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let app = router(state, shutdown.clone());
+    serve_router(listener, router(state, shutdown.clone()), shutdown).await
+}
+
+/// Serves until shut down. A client that does not read holds up neither the others nor the end.
+async fn serve_router(
+    listener: TcpListener,
+    app: Router,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
     // By the kernel, because a stalled connection is not polled here: it counts data that waits for a closed window too.
     let listener = listener.tap_io(|stream| {
         let millis = STALLED_MAX.as_millis() as u32;

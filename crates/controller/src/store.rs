@@ -95,7 +95,7 @@ struct Draft {
 }
 
 impl Store {
-    /// Takes up what the state folder held. A ring that was lost is made anew, and persisted before it is used.
+    /// Takes up what the state folder held. A ring that was mended is persisted before it is used.
     ///
     /// # Errors
     /// If that cannot be saved.
@@ -105,14 +105,8 @@ impl Store {
             services: BTreeMap::new(),
             gateway: loaded.revision.gateway,
         };
-        let mut rings = loaded.rings;
+        let rings = loaded.rings;
         for (name, stored) in loaded.revision.services {
-            let balancing = &stored.spec.balancing;
-            if !rings.contains_key(&name) {
-                let mut ring = RingState::new(balancing, merge::random_seed())?;
-                ring.update(balancing, &ring_members(&name, balancing, &stored.members))?;
-                rings.insert(name.clone(), ring);
-            }
             let service = DesiredService {
                 ring: rings[&name].ring(),
                 spec: stored.spec,
@@ -226,18 +220,26 @@ impl Store {
         Ok(response)
     }
 
-    /// The ring that a service would have with another number of replicas, or has.
+    /// The ring that a service has.
+    ///
+    /// # Errors
+    /// An unknown service.
+    pub fn ring(&self, name: &ServiceName) -> Result<Ring, StoreError> {
+        let desired = self.desired();
+        let service = desired.services.get(name).ok_or_else(|| StoreError::UnknownService(name.clone()))?;
+        Ok(service.ring.clone())
+    }
+
+    /// The ring that a service would have with so many replicas.
     ///
     /// # Errors
     /// An unknown service, or a count that it cannot have.
-    pub fn preview(&self, name: &ServiceName, replicas: Option<u32>) -> Result<Ring, StoreError> {
+    pub fn ring_with(&self, name: &ServiceName, replicas: u32) -> Result<Ring, StoreError> {
         let mut draft = self.lock().draft();
         let service = draft.service(name)?;
-        let generation = service.generation;
-        if let Some(count) = replicas {
-            let members = members::resize(&service.members, count as usize)?;
-            draft.set_members(name, members, generation)?;
-        }
+        let (generation, members) =
+            (service.generation, members::resize(&service.members, replicas as usize)?);
+        draft.set_members(name, members, generation)?;
         Ok(draft.service(name)?.ring.clone())
     }
 

@@ -51,7 +51,7 @@ pub async fn serve_metrics(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let app = Router::new().route("/metrics", get(metrics)).with_state(state);
-    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    super::serve_router(listener, app, shutdown).await
 }
 
 pub(super) async fn metrics(State(state): State<AdminState>) -> Response {

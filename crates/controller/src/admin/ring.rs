@@ -23,12 +23,10 @@ pub(super) async fn ring(
 ) -> Result<Json<RingView>, Refusal> {
     let name = ServiceName::new(name).map_err(Refusal::bad_request)?;
     let view = handlers::change(&state, move |state| {
-        let ring = state.store.preview(&name, query.replicas)?;
-        let view = RingView::of(&name, &ring);
-        Ok(match query.replicas {
-            Some(_) => view.after(&state.store.preview(&name, None)?, &ring),
-            None => view,
-        })
+        let now = state.store.ring(&name)?;
+        let Some(replicas) = query.replicas else { return Ok(RingView::of(&name, &now)) };
+        let then = state.store.ring_with(&name, replicas)?;
+        Ok(RingView::of(&name, &then).after(&now, &then))
     });
     Ok(Json(view.await?))
 }
@@ -47,23 +45,22 @@ pub(super) async fn explain(
     Query(query): Query<ExplainQuery>,
 ) -> Result<Json<Explanation>, Refusal> {
     let name = ServiceName::new(name).map_err(Refusal::bad_request)?;
-    let (ring, key) = (state.store.preview(&name, query.replicas)?, query.key.as_bytes());
-    if query.replicas.is_some() {
-        return Ok(Json(Explanation::of(&ring, key, |_| None)));
+    let key = query.key.as_bytes();
+    if let Some(replicas) = query.replicas {
+        return Ok(Json(Explanation::of(&state.store.ring_with(&name, replicas)?, key, |_| None)));
     }
+    let ring = state.store.ring(&name)?;
     let board = state.board.borrow().clone();
     let status = board.statuses.get(&name);
     let snapshot = state.snapshots.borrow().clone();
     let Some(routing) = snapshot.services.get(&name) else {
         return Ok(Json(Explanation::of(&ring, key, |ordinal| Some(not_there(status, ordinal)))));
     };
-    let report = state.reports.borrow().clone();
-    let (hash, now) = (routing.ring.hash(key), state.clock.now());
-    let passed_over = |ordinal| match routing.passed_over(ordinal, hash, &report, now)? {
-        SkipReason::NotReady => Some(not_there(status, ordinal)),
-        reason => Some(reason),
-    };
-    Ok(Json(Explanation::of(&routing.ring, key, passed_over)))
+    let mut explanation = routing.explain(key, &state.reports.borrow(), state.clock.now());
+    for skipped in explanation.skipped.iter_mut().filter(|skipped| skipped.reason == SkipReason::NotReady) {
+        skipped.reason = not_there(status, skipped.ordinal);
+    }
+    Ok(Json(explanation))
 }
 
 /// Why a member has no endpoint, as its status tells.

@@ -17,7 +17,7 @@ use super::{StateDir, StateError, StoredRevision, StoredService, read_whole};
 /// The rings of a revision.
 #[derive(Debug, Default)]
 pub(super) struct Rings {
-    /// By service; one is left out only if its settings make no ring.
+    /// Of every service.
     pub(super) rings: BTreeMap<ServiceName, RingState>,
     /// What was lost and what that means, for the timeline.
     pub(super) damage: Vec<String>,
@@ -36,13 +36,14 @@ impl StateDir {
                 Err(why) => why,
             };
             let (ring, outcome) = match self.replay(name, revision.generation)? {
-                Some(ring) => (Ok(ring), "made again from its history: no key moves".to_owned()),
-                None => begin_anew(name, service),
+                Some(ring) => (ring, "made again from its history: no key moves".to_owned()),
+                None => begin_anew(name, service).map_err(|error| StateError::Unreadable {
+                    root: self.root.clone(),
+                    why: format!("service {name} has no ring ({why}), and none can be made: {error}"),
+                })?,
             };
             loaded.damage.push(format!("ring table of {name} is lost ({why}): {outcome}"));
-            if let Ok(ring) = ring {
-                loaded.rings.insert(name.clone(), ring);
-            }
+            loaded.rings.insert(name.clone(), ring);
         }
         Ok(loaded)
     }
@@ -91,24 +92,20 @@ impl StateDir {
 }
 
 /// A ring without a history, and what that costs.
-fn begin_anew(name: &ServiceName, service: &StoredService) -> (Result<RingState, RingError>, String) {
+fn begin_anew(name: &ServiceName, service: &StoredService) -> Result<(RingState, String), RingError> {
     let balancing = &service.spec.balancing;
-    let seed = seed(&service.ring).unwrap_or_default();
-    let made = RingState::new(balancing, seed).and_then(|mut ring| {
-        ring.update(balancing, &ring_members(name, balancing, &service.members))?;
-        Ok(ring)
-    });
-    let outcome = match (&made, balancing.policy) {
-        (Err(error), _) => format!("none can be made ({error})"),
-        (Ok(ring), Policy::SlotTable | Policy::Assignment) => {
+    let mut ring = RingState::new(balancing, seed(&service.ring).unwrap_or_default())?;
+    ring.update(balancing, &ring_members(name, balancing, &service.members))?;
+    let outcome = match balancing.policy {
+        Policy::SlotTable | Policy::Assignment => {
             // Two rings that know nothing of each other give a key to the same member with the sum of the squares.
             let stays: f64 = ring.ring().shares().iter().map(|share| share.share * share.share).sum();
             let moves = 100.0 * (1.0 - stays);
             format!("made anew, up to {moves:.0} % of the keys go to another replica")
         }
-        (Ok(_), _) => "it follows from the members alone: no key moves".to_owned(),
+        _ => "it follows from the members alone: no key moves".to_owned(),
     };
-    (made, outcome)
+    Ok((ring, outcome))
 }
 
 /// The seed in a ring's name.

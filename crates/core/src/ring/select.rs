@@ -12,7 +12,7 @@ const CLEARLY: u128 = 2;
 pub struct Load {
     /// Requests in flight.
     pub in_flight: u64,
-    /// Requests that it was given ever.
+    /// How often it was chosen by load or turn.
     pub served: u64,
     /// Its weight; 0 is never chosen while there is another.
     pub weight: u32,
@@ -32,9 +32,7 @@ impl Load {
                 .then(scaled(self.served, others).cmp(&scaled(other.served, own))),
         }
     }
-}
 
-impl Load {
     /// As [`Load::compare`], but only an endpoint with less than half of the requests in flight counts as less
     /// loaded; all others are equal, and the turn decides. Two draws that go by every single request follow the noise
     /// of the scheduler and leave counts uneven by several percent; a replica that really lags still gets no more than

@@ -94,6 +94,10 @@ fn print_shares(view: &RingView, output: Output) -> anyhow::Result<()> {
         vec![replica.name.clone(), replica.slots.to_string(), share, format!("{:.4}", replica.share / mean)]
     };
     out(&table(&["REPLICA", "SLOTS", "SHARE", "BY MEAN"], view.replicas.iter().map(row).collect()))?;
+    if let Some(moved) = view.keys_moved {
+        let about = if view.keys_moved_exact == Some(true) { "" } else { "about " };
+        out(&format!("{about}{:.1} % of the keys would move", 100.0 * moved))?;
+    }
     Ok(out(&format!(
         "max/mean {:.4}, min/mean {:.4}, standard deviation {:.4} %",
         view.max_over_mean,

@@ -67,6 +67,7 @@ async fn a_change_tells_what_it_moves_and_is_refused_beyond_a_limit() {
 
     let (_, out, _) = daemon.cli(&["ring", "web", "--replicas", "8"]).await;
     assert!(out.contains("web-7") && out.contains("12.5000 %"), "{out}");
+    assert!(out.contains("\n50.0 % of the keys would move\n"), "{out}");
     assert_eq!(shares(&daemon).await.len(), 4, "a look changes nothing");
 }
 
