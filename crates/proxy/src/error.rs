@@ -3,12 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::StatusCode;
 use thiserror::Error;
 
-use crate::body::ResponseBody;
+use crate::answer::Answer;
+use crate::h1::framing::FramingError;
+use crate::h1::head::HeadError;
+use crate::h1::request::RequestError;
 
 /// Why the data plane could not start, or how it ended.
 #[derive(Debug, Error)]
@@ -58,11 +59,27 @@ pub enum ProxyError {
 /// Why a request got an answer of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
+    /// The head is not that of a request (RFC 9112 sections 2 to 5).
+    BadRequest,
     /// No Host field, more than one, or one that is not a host (RFC 9112 section 3.2).
     BadHost,
+    /// Where the body ends is not for sure (RFC 9112 section 6.3).
+    BadFraming,
+    /// A transfer coding that is not known (RFC 9112 section 6.1).
+    UnknownCoding,
+    /// The request line is too long (RFC 9110 section 15.5.15).
+    UriTooLong,
+    /// Too many fields, or too long ones (RFC 6585 section 5).
+    FieldsTooLarge,
+    /// The head did not come in time.
+    HeadTimeout,
+    /// The version is none of HTTP/1 (RFC 9110 section 15.6.6).
+    Version,
+    /// The client expects what is not known (RFC 9110 section 10.1.1).
+    Expectation,
     /// CONNECT asks for a tunnel, which a reverse proxy does not dig.
     Tunnel,
-    /// The client ended before its body did.
+    /// The client ended before its body did, or its chunks are none.
     ClientBodyBroken,
     /// The client stopped sending its body.
     ClientBodyStalled,
@@ -80,8 +97,16 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// All, in their order, with the metric's label and whether the request's service was known.
-    pub(crate) const ALL: [(Refusal, &'static str, bool); 9] = [
+    pub(crate) const ALL: [(Refusal, &'static str, bool); 17] = [
+        (Refusal::BadRequest, "bad_request", false),
         (Refusal::BadHost, "bad_host", false),
+        (Refusal::BadFraming, "bad_framing", false),
+        (Refusal::UnknownCoding, "unknown_coding", false),
+        (Refusal::UriTooLong, "uri_too_long", false),
+        (Refusal::FieldsTooLarge, "fields_too_large", false),
+        (Refusal::HeadTimeout, "head_timeout", false),
+        (Refusal::Version, "version", false),
+        (Refusal::Expectation, "expectation", false),
         (Refusal::Tunnel, "tunnel", false),
         (Refusal::ClientBodyBroken, "client_body_broken", true),
         (Refusal::ClientBodyStalled, "client_body_stalled", true),
@@ -93,9 +118,20 @@ impl Refusal {
     ];
 
     /// The table: one status and one text for each.
-    fn answer(self) -> (StatusCode, &'static str) {
+    fn text(self) -> (StatusCode, &'static str) {
         match self {
+            Refusal::BadRequest => (StatusCode::BAD_REQUEST, "the request is not valid HTTP/1.1"),
             Refusal::BadHost => (StatusCode::BAD_REQUEST, "exactly one valid Host header is required"),
+            Refusal::BadFraming => (StatusCode::BAD_REQUEST, "the end of the request body is ambiguous"),
+            Refusal::UnknownCoding => (StatusCode::NOT_IMPLEMENTED, "the transfer coding is not supported"),
+            Refusal::UriTooLong => (StatusCode::URI_TOO_LONG, "the request line is longer than 8 KiB"),
+            Refusal::FieldsTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the header has more than 100 fields or 64 KiB",
+            ),
+            Refusal::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, "the request head did not arrive in time"),
+            Refusal::Version => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.1 and HTTP/1.0 are supported"),
+            Refusal::Expectation => (StatusCode::EXPECTATION_FAILED, "the only known expectation is 100-continue"),
             Refusal::Tunnel => (StatusCode::NOT_IMPLEMENTED, "CONNECT is not supported"),
             Refusal::ClientBodyBroken => (StatusCode::BAD_REQUEST, "the request body ended early"),
             Refusal::ClientBodyStalled => {
@@ -110,29 +146,35 @@ impl Refusal {
     }
 
     /// The answer for the client.
-    pub(crate) fn response(self) -> Response<ResponseBody> {
-        let (status, message) = self.answer();
-        let mut response = failure(status, message);
-        if self == Refusal::NoEndpoint {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+    pub(crate) fn answer(self) -> Answer {
+        let (status, message) = self.text();
+        let fields = if self == Refusal::NoEndpoint { "Retry-After: 1\r\n" } else { "" };
+        Answer { fields, ..Answer::failure(status, message) }
     }
 }
 
-/// The one form of our error bodies; it is that of the assignment.
-pub(crate) fn failure(status: StatusCode, message: &str) -> Response<ResponseBody> {
-    // A JSON string escapes whatever a client put into a path.
-    let quoted = serde_json::Value::from(message).to_string();
-    json(status, Bytes::from(format!(r#"{{"message":{quoted},"status":"failure"}}"#)))
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Refusal {
+        match error {
+            HeadError::Malformed(_) => Refusal::BadRequest,
+            HeadError::LineTooLong => Refusal::UriTooLong,
+            HeadError::FieldsTooLarge => Refusal::FieldsTooLarge,
+        }
+    }
 }
 
-/// A JSON answer.
-pub(crate) fn json(status: StatusCode, body: Bytes) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::whole(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Refusal {
+        match error {
+            RequestError::Line | RequestError::Target | RequestError::TraceBody => Refusal::BadRequest,
+            RequestError::Version => Refusal::Version,
+            RequestError::Host => Refusal::BadHost,
+            RequestError::Framing(FramingError::UnknownCoding) => Refusal::UnknownCoding,
+            RequestError::Framing(_) => Refusal::BadFraming,
+            RequestError::Expectation => Refusal::Expectation,
+            RequestError::Connect => Refusal::Tunnel,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -141,26 +183,16 @@ mod tests {
 
     #[test]
     fn every_refusal_has_the_status_of_the_table() {
-        let table = [
-            (Refusal::BadHost, 400),
-            (Refusal::Tunnel, 501),
-            (Refusal::ClientBodyBroken, 400),
-            (Refusal::ClientBodyStalled, 408),
-            (Refusal::NoRoute, 404),
-            (Refusal::NoEndpoint, 503),
-            (Refusal::Unreachable, 502),
-            (Refusal::InvalidResponse, 502),
-            (Refusal::ResponseTimeout, 504),
-        ];
-        for (refusal, status) in table {
-            assert_eq!(refusal.response().status().as_u16(), status, "{refusal:?}");
+        let statuses = [400, 400, 400, 501, 414, 431, 408, 505, 417, 501, 400, 408, 404, 503, 502, 502, 504];
+        for ((refusal, ..), status) in Refusal::ALL.into_iter().zip(statuses) {
+            assert_eq!(refusal.answer().status.as_u16(), status, "{refusal:?}");
             assert_eq!(Refusal::ALL[refusal as usize].0, refusal);
         }
     }
 
     #[test]
     fn only_a_missing_endpoint_asks_to_come_back() {
-        assert_eq!(Refusal::NoEndpoint.response().headers()[RETRY_AFTER], "1");
-        assert!(!Refusal::Unreachable.response().headers().contains_key(RETRY_AFTER));
+        assert_eq!(Refusal::NoEndpoint.answer().fields, "Retry-After: 1\r\n");
+        assert_eq!(Refusal::Unreachable.answer().fields, "");
     }
 }

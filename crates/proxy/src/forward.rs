@@ -1,313 +1,449 @@
 //! One request from its head to its answer: route, key, tries, and what is relayed back.
 //!
-//! Each try resolves against the newest routing. Between the choice of an endpoint and its count nothing is
-//! awaited, so a worker that has swapped in a snapshot has counted every request that it gave to an endpoint
-//! of the one before.
+//! Deliberately absent: which endpoint is tried, and how often ([`crate::attempt`]).
 
-use std::net::{IpAddr, SocketAddr};
+use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderName, HeaderValue, SET_COOKIE};
-use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use hyper::upgrade::OnUpgrade;
+use http::StatusCode;
 use ringmaster_core::ReplicaName;
-use tokio::time::timeout;
 
+use crate::answer::Answer;
 use crate::assignment;
-use crate::body::{Progress, RequestBody, ResponseBody};
+use crate::attempt::{self, Begun, Job};
+use crate::client::{After, Client, answer};
 use crate::error::Refusal;
-use crate::headers::{self, Framing};
-use crate::io::Exchange;
-use crate::key::Key;
-use crate::picker;
-use crate::retry::{self, Decision, Rights};
+use crate::exchange::Exchange;
+use crate::h1::body::{Body, Piece};
+use crate::h1::emit::{self, Persistence, RequestParts, ResponseParts};
+use crate::h1::framing::Framing;
+use crate::h1::request::{Method, Request};
+use crate::h1::response::Response;
+use crate::io::{Buffer, read_more};
+use crate::key::{Asked, Key};
+use crate::relay::{self, Outgoing, RelayError, relay};
 use crate::routing::{Service, without_port};
-use crate::upgrade::Tunnel;
-use crate::upstream::{Connection, Endpoint, Failure, InFlight, Limits};
+use crate::stream::{self, Sending};
+use crate::upgrade;
+use crate::upload::{KEPT_BYTES_MAX, STALL};
+use crate::upstream::Endpoint;
 use crate::worker::Worker;
 
-/// Request bodies of a known length up to this are read before they are sent, so that they can be sent again.
-pub(crate) const BODY_BYTES_BUFFERED_MAX: usize = 64 << 10;
-/// How long a client may take to send a body that is buffered.
-pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Names the replica that answered, where `route.replicaHeader` asks for it.
-const X_RINGMASTER_REPLICA: HeaderName = HeaderName::from_static("x-ringmaster-replica");
-
-/// A request as every try needs it.
-struct Prepared {
-    head: Parts,
-    host: Option<HeaderValue>,
-    key: Option<Key>,
-    /// The key as a cookie, for a client that has none.
-    set_cookie: Option<HeaderValue>,
-    /// The body as a whole; none while it streams.
-    buffered: Option<Bytes>,
-    progress: Progress,
-    upgrade: Option<HeaderValue>,
+/// A request on its way.
+pub(crate) struct Passage<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) client: &'a mut Client,
+    /// What was read from the client, the request's head at its beginning.
+    pub(crate) buffer: &'a mut Buffer,
+    pub(crate) request: &'a Request,
+    pub(crate) exchange: Exchange,
+    /// Where the next request begins, once this one's body has come as a whole.
+    end: Option<usize>,
 }
 
-/// A response that has begun, and what ends with it.
-struct Begun {
-    response: Response<Incoming>,
-    connection: Connection,
-    in_flight: InFlight,
-}
-
-/// What the proxy adds to an answer.
-struct Added {
-    set_cookie: Option<HeaderValue>,
-    replica: Option<ReplicaName>,
+/// What the proxy adds to a response.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Added {
+    /// Whole lines.
+    lines: String,
+    /// The response names the replica.
+    names_replica: bool,
 }
 
 impl Added {
-    fn to(self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
-        if let Some(cookie) = self.set_cookie {
-            response.headers_mut().append(SET_COOKIE, cookie);
+    fn lines_for(&self, replica: &ReplicaName) -> String {
+        let mut lines = self.lines.clone();
+        if self.names_replica {
+            lines.push_str(&format!("X-Ringmaster-Replica: {}\r\n", replica.short()));
         }
-        // A name is of letters, digits and hyphens.
-        let name = self.replica.and_then(|replica| HeaderValue::from_str(&replica.short()).ok());
-        if let Some(name) = name {
-            response.headers_mut().insert(X_RINGMASTER_REPLICA, name);
-        }
-        response
+        lines
+    }
+}
+
+/// Why a request gets an answer of our own, and whether its body has been read.
+pub(crate) enum Own {
+    Refusal(Refusal),
+    Answer(Answer),
+}
+
+impl From<Refusal> for Own {
+    fn from(refusal: Refusal) -> Own {
+        Own::Refusal(refusal)
     }
 }
 
 /// Answers one request of a client.
-pub(crate) async fn handle(
-    worker: Rc<Worker>,
-    client: SocketAddr,
-    request: Request<Incoming>,
-    exchange: Exchange,
-) -> Response<ResponseBody> {
-    let mut exchange = Some(exchange);
-    let response = match answer(&worker, client.ip(), request, &mut exchange).await {
-        Ok(response) => response,
-        Err(refusal) => {
-            worker.shared.front.refuse(refusal);
-            refusal.response()
-        }
-    };
-    match exchange {
-        Some(exchange) => response.map(|body| body.ending(exchange)),
-        None => response,
-    }
-}
-
-async fn answer(
+pub(crate) async fn serve(
     worker: &Rc<Worker>,
-    client: IpAddr,
-    mut request: Request<Incoming>,
-    exchange: &mut Option<Exchange>,
-) -> Result<Response<ResponseBody>, Refusal> {
-    if request.method() == Method::CONNECT {
-        return Err(Refusal::Tunnel);
-    }
-    let host = host_of(&request)?;
+    client: &mut Client,
+    buffer: &mut Buffer,
+    request: &Request,
+) -> After {
+    let mut passage = Passage { worker, client, buffer, request, exchange: Exchange::begin(), end: None };
     let routing = worker.routing();
-    let local = worker.shared.local.as_ref().filter(|_| routing.assignment_api.is_some());
-    if let Some(local) = local.filter(|_| assignment::is_local(request.method(), request.uri().path())) {
-        let (head, body) = request.into_parts();
-        return Ok(assignment::call(&**local, head.method, head.uri.path(), body).await);
+    let method = request.method_name.of(passage.buffer);
+    let is_local = routing.assignment_api.is_some() && assignment::is_local(method, request.path(passage.buffer));
+    if is_local && worker.shared.local.is_some() {
+        drop(routing);
+        return passage.ask_local().await;
     }
-    let service = find(worker, host.as_ref(), request.uri().path()).ok_or(Refusal::NoRoute)?;
-    if let Some(exchange) = exchange {
-        exchange.count_for(&service, worker.index);
+    if request.max_forwards == Some(0) {
+        return passage.answer_as_last().await;
     }
-    let began = exchange.as_ref().map_or_else(Instant::now, Exchange::began);
+    let Some(service) = find(worker, request, passage.buffer) else {
+        worker.shared.front.refuse(Refusal::NoRoute);
+        return passage.refuse(&Refusal::NoRoute.answer()).await;
+    };
+    passage.exchange.count_for(&service, worker.index);
     let of_assignment = routing.assignment_api.as_ref() == Some(&service.spec.name);
     drop(routing);
-    let on_upgrade = hyper::upgrade::on(&mut request);
-    let result = match prepare(worker, client, host, &service, request).await {
-        Ok((prepared, first)) => {
-            let path = of_assignment.then(|| prepared.head.uri.path().to_owned());
-            let (upgrade, set_cookie) = (prepared.upgrade.clone(), prepared.set_cookie.clone());
-            exchange_with_endpoint(worker, prepared, first, began).await.and_then(|begun| {
-                let replica =
-                    service.spec.route.replica_header.then(|| begun.in_flight.endpoint().replica.clone());
-                let response = match path {
-                    Some(path) if begun.response.status() == StatusCode::NOT_FOUND => {
-                        Ok(assignment::unknown_endpoint(&path))
-                    }
-                    _ => relay(worker, begun, upgrade, on_upgrade, exchange),
-                };
-                let added = Added { set_cookie, replica };
-                response.map(|response| added.to(response))
-            })
+    match passage.pass(&service, of_assignment).await {
+        Ok(after) => after,
+        Err(own) => {
+            let own = match own {
+                Own::Answer(answer) => answer,
+                Own::Refusal(refusal) => {
+                    service.stats.refuse(refusal);
+                    refusal.answer()
+                }
+            };
+            service.stats.stripes.respond(worker.index, own.status.as_u16());
+            passage.refuse(&own).await
         }
-        Err(refusal) => Err(refusal),
-    };
-    let response = result.unwrap_or_else(|refusal| {
-        service.stats.refuse(refusal);
-        refusal.response()
-    });
-    service.stats.stripes.respond(worker.index, response.status());
-    Ok(response)
-}
-
-/// The request's host: the authority of an absolute target before the Host field (RFC 9112 section 3.2.2).
-fn host_of(request: &Request<Incoming>) -> Result<Option<HeaderValue>, Refusal> {
-    let mut fields = request.headers().get_all(HOST).iter();
-    let field = match (fields.next(), fields.next()) {
-        (_, Some(_)) => return Err(Refusal::BadHost),
-        (None, None) if request.version() != Version::HTTP_10 => return Err(Refusal::BadHost),
-        (field, None) => field,
-    };
-    let valid = |value: &HeaderValue| value.to_str().is_ok_and(|host| !host.contains(['/', ' ', '@', ',']));
-    if field.is_some_and(|field| !valid(field)) {
-        return Err(Refusal::BadHost);
-    }
-    match request.uri().authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).map(Some).map_err(|_| Refusal::BadHost),
-        None => Ok(field.cloned()),
     }
 }
 
-fn find(worker: &Worker, host: Option<&HeaderValue>, path: &str) -> Option<Rc<Service>> {
-    let host = host.and_then(|host| host.to_str().ok()).map(without_port);
+/// The service that a request belongs to as of the newest snapshot.
+pub(crate) fn find(worker: &Worker, request: &Request, buffer: &[u8]) -> Option<Rc<Service>> {
+    let host = request.host.and_then(|host| std::str::from_utf8(host.of(buffer)).ok()).map(without_port);
+    let path = std::str::from_utf8(request.path(buffer)).ok()?;
     worker.routing().find(host, path).cloned()
 }
 
-/// Makes a client's request into the one that is sent, with its first body.
-async fn prepare(
+/// How a response's body is delimited for this client, and what its connection does afterwards.
+pub(crate) fn outgoing(
     worker: &Worker,
-    client: IpAddr,
-    host: Option<HeaderValue>,
-    service: &Rc<Service>,
-    request: Request<Incoming>,
-) -> Result<(Prepared, RequestBody), Refusal> {
-    let (mut head, body) = request.into_parts();
-    let found = service.keys.iter().find_map(|source| {
-        let key = source.key(&head, client, &worker.random)?;
-        let set_cookie = source.set_cookie(&head, &key);
-        Some((key, set_cookie))
-    });
-    let (key, set_cookie) = found.map_or((None, None), |(key, cookie)| (Some(key), cookie));
-    if let Some(key) = &key {
-        service.stats.offer(key.as_bytes(), worker.random.bits());
-    }
-    let upgrade = headers::upgrade_protocol(&head.headers, head.version);
-    let length = body.size_hint().exact();
-    let framing = if length.is_some() { Framing::Length } else { Framing::Chunked };
-    headers::to_upstream(&mut head.headers, client, host.as_ref(), framing, upgrade.as_ref());
-    head.version = Version::HTTP_11;
-    if head.uri.scheme().is_some() || head.uri.authority().is_some() {
-        let target = head.uri.path_and_query().cloned();
-        head.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    }
-    // What hyper noted for itself on the client's side means nothing on the other.
-    head.extensions = http::Extensions::new();
-    let (buffered, progress, body) = match length {
-        Some(0) => (Some(Bytes::new()), Progress::sent(), RequestBody::whole(Bytes::new())),
-        Some(length) if length <= BODY_BYTES_BUFFERED_MAX as u64 => {
-            let collected =
-                timeout(BODY_TIMEOUT, body.collect()).await.map_err(|_| Refusal::ClientBodyStalled)?;
-            let bytes = collected.map_err(|_| Refusal::ClientBodyBroken)?.to_bytes();
-            service.stats.stripes.receive(worker.index, bytes.len() as u64);
-            (Some(bytes.clone()), Progress::sent(), RequestBody::whole(bytes))
-        }
-        _ => {
-            let progress = Progress::sending(service, worker.index);
-            (None, progress.clone(), RequestBody::Stream(body, progress))
-        }
+    request: &Request,
+    response: &Response,
+    may_stay: bool,
+) -> (Outgoing, Persistence) {
+    let framing = match response.framing {
+        Framing::Length(length) => Framing::Length(length),
+        _ if request.minor == 1 => Framing::Chunked,
+        _ => Framing::Close,
     };
-    Ok((Prepared { head, host, key, set_cookie, buffered, progress, upgrade }, body))
+    let stays = may_stay && request.keep_alive && framing != Framing::Close && !worker.is_closing();
+    let persistence = match (stays, request.minor) {
+        (false, _) => Persistence::Closes,
+        (true, 0) => Persistence::StaysAsAsked,
+        (true, _) => Persistence::Stays,
+    };
+    (Outgoing { framing, trailers: request.takes_trailers }, persistence)
 }
 
-/// Tries until a response begins, or the decision is to give up.
-async fn exchange_with_endpoint(
-    worker: &Worker,
-    prepared: Prepared,
-    first: RequestBody,
-    began: Instant,
-) -> Result<Begun, Refusal> {
-    let idempotent = retry::is_idempotent(&prepared.head.method);
-    let mut request = Request::from_parts(prepared.head.clone(), first);
-    let (mut is_replay, mut replays) = (false, 0);
-    let mut fresh = false;
-    let mut tried: Vec<Rc<Endpoint>> = Vec::new();
-    let mut refusal = Refusal::NoEndpoint;
-    loop {
-        // While the body was read, or since the last try, the snapshot may have changed: an endpoint may be gone,
-        // its replacement may be there.
-        let service =
-            find(worker, prepared.host.as_ref(), prepared.head.uri.path()).ok_or(Refusal::NoRoute)?;
-        let Some(in_flight) = picker::reserve(&service, prepared.key.as_ref(), &tried, &worker.random) else {
-            return Err(if service.places.is_empty() { Refusal::NoEndpoint } else { refusal });
-        };
-        in_flight.count();
-        let chosen_at = if is_replay { Instant::now() } else { began };
-        let endpoint = Rc::clone(in_flight.endpoint());
-        if is_replay {
-            service.stats.replays.fetch_add(1, Ordering::Relaxed);
-        }
-        let resilience = &service.spec.resilience;
-        let limits =
-            Limits { connect: resilience.connect_timeout.0, response: resilience.response_timeout.0 };
-        let Failure { kind, unsent } = match endpoint.send(request, fresh, &limits, &prepared.progress).await
-        {
-            Ok((response, connection)) => return Ok(Begun { response, connection, in_flight }),
-            Err(failure) => failure,
-        };
-        drop(in_flight);
-        let after_us = chosen_at.elapsed().as_micros() as u64;
-        tracing::debug!(replica = %endpoint.replica, ?kind, after_us, "try failed");
-        let replays_left = resilience.retries.saturating_sub(replays);
-        let rights = Rights { idempotent, buffered: prepared.buffered.is_some(), replays_left };
-        match retry::decide(kind, unsent.is_some(), rights) {
-            Decision::GiveUp(refusal) => return Err(refusal),
-            Decision::Refresh => fresh = true,
-            Decision::Replay => {
-                replays += 1;
-                refusal = Refusal::Unreachable;
-                tried.push(endpoint);
-            }
-        }
-        is_replay = true;
-        request = match (unsent, &prepared.buffered) {
-            (Some(request), _) => request,
-            (None, Some(bytes)) => {
-                Request::from_parts(prepared.head.clone(), RequestBody::whole(bytes.clone()))
-            }
-            (None, None) => return Err(Refusal::Unreachable),
-        };
-    }
+/// Writes the head of an interim response for the client.
+pub(crate) fn write_interim(out: &mut Vec<u8>, response: &Response, buffer: &Buffer) {
+    let (framing, connection) = (Framing::Length(0), Persistence::Stays);
+    emit::response(out, &ResponseParts { response, head: &buffer.head, buffer, framing, connection, date: b"", added: b"" });
 }
 
-/// Makes an endpoint's response into the client's.
-fn relay(
+/// Writes the head of a response for the client, and counts it.
+pub(crate) fn write_head(
     worker: &Worker,
-    begun: Begun,
-    upgrade: Option<HeaderValue>,
-    client: OnUpgrade,
-    exchange: &mut Option<Exchange>,
-) -> Result<Response<ResponseBody>, Refusal> {
-    let Begun { mut response, connection, in_flight } = begun;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Only who asked can be switched; the endpoint names the protocol that it took.
-        let asked = upgrade.ok_or(Refusal::InvalidResponse)?;
-        let protocol = headers::upgrade_protocol(response.headers(), Version::HTTP_11).unwrap_or(asked);
-        let upstream = hyper::upgrade::on(&mut response);
-        let exchange = exchange.take().map(Exchange::uncounted);
-        let tunnel = Tunnel { client, upstream, in_flight, exchange };
-        worker.tunnel(tunnel);
-        let (mut head, _) = response.into_parts();
-        headers::to_client(&mut head.headers, Some(&protocol));
-        head.extensions = http::Extensions::new();
-        return Ok(Response::from_parts(head, ResponseBody::empty()));
+    out: &mut Vec<u8>,
+    service: &Service,
+    endpoint: &Endpoint,
+    (response, buffer): (&Response, &Buffer),
+    added: &Added,
+    (outgoing, connection): (Outgoing, Persistence),
+) {
+    service.stats.stripes.respond(worker.index, response.status);
+    let added = added.lines_for(&endpoint.replica);
+    let date = if response.has_date { Rc::default() } else { worker.date() };
+    let parts = ResponseParts {
+        response,
+        head: &buffer.head,
+        buffer,
+        framing: outgoing.framing,
+        connection,
+        date: &date,
+        added: added.as_bytes(),
+    };
+    emit::response(out, &parts);
+}
+
+impl Passage<'_> {
+    /// Brings the request to an endpoint and its response back.
+    async fn pass(&mut self, service: &Rc<Service>, of_assignment: bool) -> Result<After, Own> {
+        let (key, added) = self.key(service);
+        let mut wire = self.worker.buffers.take();
+        let head = self.request.framing;
+        let has_come = !self.buffer[self.buffer.head.len..].is_empty();
+        let waits = self.request.expects_continue && !has_come;
+        let parts = RequestParts {
+            request: self.request,
+            head: &self.buffer.head,
+            buffer: self.buffer,
+            forwarding: &self.client.forwarding,
+            default_host: service.spec.name.as_str(),
+            expect_continue: waits,
+        };
+        emit::request(&mut wire, &parts);
+        let head_len = wire.len();
+        let end = if waits { None } else { self.gather(service, head, &mut wire).await? };
+        let Some(end) = end else {
+            wire.truncate(head_len);
+            let sending = Sending { key: key.as_ref(), head: &wire, waits, added: &added, of_assignment };
+            return stream::pass(self, service, &sending).await;
+        };
+        self.end = Some(end);
+        let job = Job { worker: self.worker, request: self.request, buffer: self.buffer, key: key.as_ref(), wire: &wire };
+        let begun = attempt::run(&job, &self.client.stream, &mut self.client.timer).await;
+        let mut begun = match begun {
+            Ok(begun) => begun,
+            // Nobody is left to take an answer.
+            Err(None) => return Ok(After::Close),
+            Err(Some(refusal)) => return Err(refusal.into()),
+        };
+        self.settle_interim(&mut begun).await?;
+        if of_assignment && begun.response.status == 404 {
+            let path = String::from_utf8_lossy(self.request.path(self.buffer)).into_owned();
+            let own = assignment::unknown_endpoint(&path);
+            service.stats.stripes.respond(self.worker.index, own.status.as_u16());
+            return Ok(self.refuse_at(&own, Some(end)).await);
+        }
+        if begun.response.status == 101 {
+            return self.tunnel(service, begun, &added, end).await;
+        }
+        Ok(self.bring_back(service, begun, &added, end).await)
     }
-    let (mut head, incoming) = response.into_parts();
-    let reusable = headers::keeps_alive(&head.headers, head.version);
-    headers::to_client(&mut head.headers, None);
-    head.version = Version::HTTP_11;
-    head.extensions = http::Extensions::new();
-    Ok(Response::from_parts(head, ResponseBody::relay(incoming, connection, reusable, in_flight)))
+
+    /// The request's key, and what its answer gets with it.
+    fn key(&self, service: &Service) -> (Option<Key>, Added) {
+        let asked = Asked { request: self.request, head: &self.buffer.head, buffer: self.buffer };
+        let mut added = Added { lines: String::new(), names_replica: service.spec.route.replica_header };
+        let found = service.keys.iter().find_map(|source| {
+            let key = source.key(asked, self.client.address, &self.worker.random)?;
+            if let Some(line) = source.set_cookie(asked, &key) {
+                added.lines = line;
+            }
+            Some(key)
+        });
+        if let Some(key) = &found {
+            service.stats.offer(key.as_bytes(), self.worker.random.bits());
+        }
+        (found, added)
+    }
+
+    /// Reads a short body behind the head that is sent; returns where the next request begins, or none if the body has
+    /// to be streamed.
+    async fn gather(
+        &mut self,
+        service: &Service,
+        framing: Framing,
+        wire: &mut Vec<u8>,
+    ) -> Result<Option<usize>, Refusal> {
+        let mut body = Body::new(framing, self.buffer.head.len);
+        let waits_for_it = match framing {
+            Framing::Length(length) if length > KEPT_BYTES_MAX as u64 => return Ok(None),
+            Framing::Length(_) => true,
+            Framing::Chunked | Framing::Close => false,
+        };
+        let mut received = 0;
+        let (Client { timer, stream, .. }, buffer) = (&mut *self.client, &mut *self.buffer);
+        loop {
+            match body.next(buffer).map_err(|_| Refusal::ClientBodyBroken)? {
+                Piece::Data(range) => {
+                    received += range.len() as u64;
+                    let data = &buffer[range];
+                    if waits_for_it { wire.extend_from_slice(data) } else { emit::chunk(wire, data) }
+                }
+                Piece::More if !waits_for_it => return Ok(None),
+                Piece::More => {
+                    body.compact(buffer);
+                    match timer.within(STALL, read_more(stream, buffer)).await {
+                        Some(Ok(count)) if count > 0 => {}
+                        Some(_) => return Err(Refusal::ClientBodyBroken),
+                        None => return Err(Refusal::ClientBodyStalled),
+                    }
+                }
+                Piece::End => {
+                    if !waits_for_it {
+                        emit::last_chunk(wire, None);
+                    }
+                    service.stats.stripes.receive(self.worker.index, received);
+                    return Ok(Some(body.end()));
+                }
+            }
+        }
+    }
+
+    /// Passes on what comes before a response, until the response itself is there.
+    async fn settle_interim(&mut self, begun: &mut Begun) -> Result<(), Own> {
+        let mut out = Vec::new();
+        while begun.response.is_interim() {
+            if self.request.minor == 1 {
+                write_interim(&mut out, &begun.response, &begun.buffer);
+                relay::write(&mut self.client.stream, &mut out, &[]).await.map_err(|_| Refusal::ClientBodyBroken)?;
+            }
+            begun.next_head(self.request.method, &mut self.client.timer).await?;
+        }
+        if begun.response.status == 101 && self.request.upgrade.is_none() {
+            return Err(begun.is_invalid().into());
+        }
+        Ok(())
+    }
+
+    /// Relays a response whose request was sent as a whole.
+    async fn bring_back(&mut self, service: &Service, begun: Begun, added: &Added, end: usize) -> After {
+        let (outgoing, persistence) = outgoing(self.worker, self.request, &begun.response, true);
+        let mut out = self.worker.buffers.take();
+        let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
+        write_head(self.worker, &mut out, service, endpoint, message, added, (outgoing, persistence));
+        let Begun { mut connection, mut buffer, response, in_flight, sent_whole, .. } = begun;
+        let mut body = Body::new(response.framing, buffer.head.len);
+        let relayed = Cell::new(0);
+        let result = {
+            let (mut watched, mut sink) = self.client.stream.split();
+            let relaying =
+                relay(&mut connection.stream, &mut sink, &mut buffer, &mut body, &mut out, outgoing, &relayed);
+            attempt::unless_gone(&mut watched, &relayed, relaying).await
+        };
+        self.exchange.sent(relayed.get());
+        match result {
+            Some(Ok(clean)) => {
+                if response.keep_alive && sent_whole && clean {
+                    in_flight.endpoint().check_in(connection);
+                }
+                if persistence == Persistence::Closes { After::Close } else { After::Next(end) }
+            }
+            Some(Err(RelayError::Truncated)) => {
+                in_flight.endpoint().truncated();
+                After::Close
+            }
+            Some(Err(RelayError::Client(error))) => {
+                tracing::debug!(client = %self.client.address, %error, "client took no more of its response");
+                After::Close
+            }
+            None => After::Close,
+        }
+    }
+
+    /// The protocol is switched: from here on bytes pass.
+    async fn tunnel(&mut self, service: &Service, begun: Begun, added: &Added, end: usize) -> Result<After, Own> {
+        let mut out = self.worker.buffers.take();
+        let mut begun = begun;
+        begun.response.upgrade = begun.response.upgrade.filter(|protocol| !protocol.is_empty());
+        if begun.response.upgrade.is_none() {
+            // It has to name what it took (RFC 9110 section 7.8).
+            return Err(begun.is_invalid().into());
+        }
+        let (outgoing, _) = outgoing(self.worker, self.request, &begun.response, true);
+        let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
+        write_head(self.worker, &mut out, service, endpoint, message, added, (outgoing, Persistence::Stays));
+        self.exchange.uncounted();
+        if relay::write(&mut self.client.stream, &mut out, &[]).await.is_ok() {
+            let early = &self.buffer[end..];
+            let Begun { mut connection, buffer, in_flight, .. } = begun;
+            let rest = &buffer[buffer.head.len..];
+            let token = self.worker.token();
+            upgrade::run(&mut self.client.stream, early, &mut connection.stream, rest, token).await;
+            drop(in_flight);
+        }
+        Ok(After::Close)
+    }
+
+    /// Lets the controller answer.
+    async fn ask_local(&mut self) -> After {
+        let mut body = Vec::new();
+        let mut reader = Body::new(self.request.framing, self.buffer.head.len);
+        let end = loop {
+            match reader.next(self.buffer) {
+                Ok(Piece::Data(range)) => body.extend_from_slice(&self.buffer[range]),
+                Ok(Piece::End) => break reader.end(),
+                Ok(Piece::More) => {
+                    reader.compact(self.buffer);
+                    if self.request.expects_continue && body.is_empty() {
+                        let mut go_on = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
+                        if relay::write(&mut self.client.stream, &mut go_on, &[]).await.is_err() {
+                            return After::Close;
+                        }
+                    }
+                    let read = read_more(&mut self.client.stream, self.buffer);
+                    match self.client.timer.within(STALL, read).await {
+                        Some(Ok(count)) if count > 0 => {}
+                        Some(_) => return self.refuse(&Refusal::ClientBodyBroken.answer()).await,
+                        None => return self.refuse(&Refusal::ClientBodyStalled.answer()).await,
+                    }
+                }
+                Err(_) => return self.refuse(&Refusal::ClientBodyBroken.answer()).await,
+            }
+            if body.len() > KEPT_BYTES_MAX {
+                return self.refuse(&assignment::too_large()).await;
+            }
+        };
+        let method = http::Method::from_bytes(self.request.method_name.of(self.buffer)).unwrap_or_default();
+        let path = String::from_utf8_lossy(self.request.path(self.buffer)).into_owned();
+        let Some(local) = self.worker.shared.local.clone() else { return After::Close };
+        let own = assignment::call(&*local, method, &path, Bytes::from(body)).await;
+        self.refuse_at(&own, Some(end)).await
+    }
+
+    /// The request may go no further: who gets it answers (RFC 9110 section 7.6.2).
+    async fn answer_as_last(&mut self) -> After {
+        let own = match self.request.method {
+            Method::Trace => {
+                // What was received, less what nobody else should see (RFC 9110 section 9.3.8).
+                let secret = ["authorization", "cookie", "proxy-authorization"];
+                let bytes = &self.buffer.bytes;
+                let mut echo = self.buffer.head.line.of(bytes).to_vec();
+                echo.extend_from_slice(b"\r\n");
+                for field in &self.buffer.head.fields {
+                    let name = field.name.of(bytes);
+                    if !secret.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes())) {
+                        emit::line(&mut echo, name, field.value.of(bytes));
+                    }
+                }
+                echo.extend_from_slice(b"\r\n");
+                Answer { content_type: "message/http", ..Answer::json(StatusCode::OK, echo) }
+            }
+            _ => Answer { fields: "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH, TRACE\r\n", ..Answer::json(StatusCode::OK, Vec::new()) },
+        };
+        self.refuse(&own).await
+    }
+
+    /// Answers in the endpoints' stead. A body that is not in the buffer as a whole is not waited for: the connection
+    /// closes.
+    async fn refuse(&mut self, own: &Answer) -> After {
+        if let Some(end) = self.end {
+            return self.refuse_at(own, Some(end)).await;
+        }
+        let mut body = Body::new(self.request.framing, self.buffer.head.len);
+        let end = loop {
+            match body.next(self.buffer) {
+                Ok(Piece::Data(_)) => {}
+                Ok(Piece::End) => break Some(body.end()),
+                Ok(Piece::More) | Err(_) => break None,
+            }
+        };
+        self.refuse_at(own, end).await
+    }
+
+    /// As [`Passage::refuse`], where the end of the request is known.
+    async fn refuse_at(&mut self, own: &Answer, end: Option<usize>) -> After {
+        let stays = end.filter(|_| self.request.keep_alive && !self.worker.is_closing());
+        let persistence = match (stays, self.request.minor) {
+            (None, _) => Persistence::Closes,
+            (Some(_), 0) => Persistence::StaysAsAsked,
+            (Some(_), _) => Persistence::Stays,
+        };
+        let is_to_head = self.request.method == Method::Head;
+        match (answer(self.worker, self.client, own, is_to_head, persistence).await, stays, end) {
+            (true, Some(end), _) => After::Next(end),
+            (true, None, Some(_)) => After::Close,
+            (true, None, None) => After::Linger,
+            (false, ..) => After::Close,
+        }
+    }
 }

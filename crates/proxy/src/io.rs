@@ -1,252 +1,194 @@
-//! A client's connection with its time limits: how long it may idle, and how long a request head may take.
-//!
-//! hyper's own limit on heads also runs while a connection idles between two requests, so both are kept here.
+//! Sockets as the data plane uses them: buffers that only those in need hold, limits on waiting, and writes of several
+//! pieces at once.
 
-use std::io;
-use std::pin::Pin;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::ops::{Deref, DerefMut};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::routing::Service;
+use crate::h1::head::Head;
 
-/// How long a client may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ClientLimits {
-    /// Before its first request and between two.
-    idle: Duration,
-    /// For a request head, from its first byte.
-    head: Duration,
+/// What a buffer begins with; a head that is longer makes it grow.
+pub(crate) const BUFFER_BYTES: usize = 32 << 10;
+/// A buffer that has grown beyond this is not kept.
+const KEPT_BYTES_MAX: usize = 2 * BUFFER_BYTES;
+/// Most buffers that a worker keeps for the next to come.
+const KEPT_MAX: usize = 64;
+
+/// One worker's spare buffers.
+#[derive(Default)]
+pub(crate) struct Buffers(RefCell<Vec<(Vec<u8>, Head)>>);
+
+/// Bytes of a connection, and the head that was read from them. Returns to its worker when it is dropped.
+pub(crate) struct Buffer {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) head: Head,
+    home: Rc<Buffers>,
 }
 
-impl ClientLimits {
-    pub(crate) const DEFAULT: ClientLimits =
-        ClientLimits { idle: Duration::from_secs(75), head: Duration::from_secs(10) };
-}
-
-/// Counts the exchanges of one connection. Only one task uses it; it is atomic because hyper asks for `Send`.
-#[derive(Debug, Default)]
-pub(crate) struct Activity {
-    begun: AtomicU32,
-    ended: AtomicU32,
-}
-
-/// One request and its response; ends when it is dropped.
-pub(crate) struct Exchange {
-    activity: Arc<Activity>,
-    began: std::time::Instant,
-    /// Whose figures it is part of, and on which worker; none until the service is known.
-    counted: Option<(Rc<Service>, usize)>,
-    sent: u64,
-}
-
-impl Exchange {
-    pub(crate) fn begin(activity: &Arc<Activity>) -> Exchange {
-        activity.begun.fetch_add(1, Ordering::Relaxed);
-        let began = std::time::Instant::now();
-        Exchange { activity: Arc::clone(activity), began, counted: None, sent: 0 }
-    }
-
-    /// When its head had come.
-    pub(crate) fn began(&self) -> std::time::Instant {
-        self.began
-    }
-
-    /// Its end is counted in this service's durations.
-    pub(crate) fn count_for(&mut self, service: &Rc<Service>, worker: usize) {
-        self.counted = Some((Rc::clone(service), worker));
-    }
-
-    /// It became a tunnel, whose life says nothing about how long requests take.
-    pub(crate) fn uncounted(mut self) -> Exchange {
-        self.counted = None;
-        self
-    }
-
-    /// So many bytes of the response's body were handed over.
-    pub(crate) fn sent(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
+impl Buffers {
+    pub(crate) fn take(self: &Rc<Self>) -> Buffer {
+        let spare = self.0.borrow_mut().pop();
+        let (bytes, head) = spare.unwrap_or_else(|| (Vec::with_capacity(BUFFER_BYTES), Head::default()));
+        Buffer { bytes, head, home: Rc::clone(self) }
     }
 }
 
-impl Drop for Exchange {
+impl Drop for Buffer {
     fn drop(&mut self) {
-        self.activity.ended.fetch_add(1, Ordering::Relaxed);
-        if let Some((service, worker)) = &self.counted {
-            service.stats.stripes.end(*worker, self.began.elapsed(), self.sent);
+        let mut spare = self.home.0.borrow_mut();
+        if spare.len() < KEPT_MAX && self.bytes.capacity() <= KEPT_BYTES_MAX {
+            let (mut bytes, mut head) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.head));
+            bytes.clear();
+            head.reset(0);
+            spare.push((bytes, head));
         }
     }
 }
 
-/// A client's socket that fails with `TimedOut` when it idles or dawdles.
-pub(crate) struct ClientIo<S> {
-    stream: S,
-    limits: ClientLimits,
-    activity: Arc<Activity>,
-    wait: Wait,
-    /// Bytes came since this wait began.
-    received: bool,
-    /// Exchanges that had ended when this wait began.
-    exchanges: u32,
-    timer: Pin<Box<Sleep>>,
+impl Deref for Buffer {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
 }
 
-/// What the connection waits for.
-#[derive(Debug, Clone, Copy)]
-enum Wait {
-    /// For the first byte of a head, since then. Becomes `Head`, or a new `Idle` after an exchange.
-    Idle(Instant),
-    /// For the rest of a head, since then. Becomes `Idle` after its exchange.
-    Head(Instant),
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
 }
 
-impl<S> ClientIo<S> {
-    pub(crate) fn new(stream: S, limits: ClientLimits, activity: Arc<Activity>) -> ClientIo<S> {
-        let wait = Wait::Idle(Instant::now());
-        ClientIo {
-            stream,
-            limits,
-            activity,
-            wait,
-            received: false,
-            exchanges: 0,
-            timer: Box::pin(sleep(limits.idle)),
+/// Reads once, behind what `buffer` holds; 0 is the end. A buffer without room grows by [`BUFFER_BYTES`].
+///
+/// Cancel-safe: what was read is in the buffer.
+pub(crate) async fn read_more(source: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<usize> {
+    if buffer.capacity() - buffer.len() < 1 << 10 {
+        buffer.reserve(BUFFER_BYTES);
+    }
+    source.read_buf(buffer).await
+}
+
+/// Writes both pieces, in as few calls as the system allows.
+pub(crate) async fn write_both(sink: &mut (impl AsyncWrite + Unpin), first: &[u8], second: &[u8]) -> io::Result<()> {
+    let (mut first, mut second) = (first, second);
+    while !first.is_empty() || !second.is_empty() {
+        let slices = [IoSlice::new(first), IoSlice::new(second)];
+        let slices = if first.is_empty() { &slices[1..] } else { &slices[..] };
+        let written = poll_fn(|cx| Pin::new(&mut *sink).poll_write_vectored(cx, slices)).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let of_first = written.min(first.len());
+        first = &first[of_first..];
+        second = &second[written - of_first..];
+    }
+    Ok(())
+}
+
+/// Whether nothing is to be read from a connection, neither bytes nor its end; `cx` is woken when that changes.
+pub(crate) fn is_quiet(stream: &TcpStream, cx: &mut Context<'_>) -> bool {
+    loop {
+        match stream.poll_read_ready(cx) {
+            Poll::Pending => return true,
+            // That it is ready may be left over from a read that took all there was: reading tells.
+            Poll::Ready(Ok(())) => match stream.try_read(&mut [0]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return false,
+            },
+            Poll::Ready(Err(_)) => return false,
         }
     }
+}
 
-    fn deadline(&self) -> Instant {
-        match self.wait {
-            Wait::Idle(since) => since + self.limits.idle,
-            Wait::Head(since) => since + self.limits.head,
-        }
+/// One timer for all the limits of a connection, one at a time.
+pub(crate) struct Timer(Pin<Box<Sleep>>);
+
+impl Timer {
+    pub(crate) fn new(longest: Duration) -> Timer {
+        Timer(Box::pin(sleep(longest)))
     }
 
-    /// Whether the time is over. The timer is only moved when it has fired or must fire earlier, so a usual
-    /// request costs no timer operation.
-    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let ended = self.activity.ended.load(Ordering::Relaxed);
-        if self.activity.begun.load(Ordering::Relaxed) != ended {
-            // A request is being served: other limits hold.
-            return Poll::Pending;
-        }
-        if ended != self.exchanges {
-            self.exchanges = ended;
-            self.wait = Wait::Idle(Instant::now());
-            self.received = false;
-        }
-        if self.received && matches!(self.wait, Wait::Idle(_)) {
-            self.wait = Wait::Head(Instant::now());
-            let deadline = self.deadline();
-            self.timer.as_mut().reset(deadline);
-        }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            let deadline = self.deadline();
-            if Instant::now() >= deadline {
-                return Poll::Ready(());
+    /// Waits for `future` as long as `limit` allows; none if that is over.
+    ///
+    /// The system's timer is only moved when it has fired or must fire earlier, so that a usual wait costs no timer
+    /// operation. Cancel-safe as `future` is.
+    pub(crate) async fn within<F: Future>(&mut self, limit: Duration, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut until = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
             }
-            self.timer.as_mut().reset(deadline);
-        }
-        Poll::Pending
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.stream).poll_read(cx, buf) {
-            Poll::Ready(result) => {
-                self.received = true;
-                Poll::Ready(result)
+            let until = *until.get_or_insert_with(|| Instant::now() + limit);
+            if until < self.0.deadline() {
+                self.0.as_mut().reset(until);
             }
-            Poll::Pending => self.poll_timeout(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+            loop {
+                ready!(self.0.as_mut().poll(cx));
+                if Instant::now() >= until {
+                    return Poll::Ready(None);
+                }
+                self.0.as_mut().reset(until);
+            }
+        })
+        .await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
 
-    const LIMITS: ClientLimits =
-        ClientLimits { idle: Duration::from_millis(400), head: Duration::from_millis(100) };
-
-    fn pair() -> (DuplexStream, ClientIo<DuplexStream>, Arc<Activity>) {
-        let activity = Arc::new(Activity::default());
-        let (client, server) = duplex(64);
-        (client, ClientIo::new(server, LIMITS, Arc::clone(&activity)), activity)
-    }
-
-    /// Reads until the limit strikes; returns how long that took.
-    async fn time_out(io: &mut ClientIo<DuplexStream>) -> Duration {
-        let started = Instant::now();
-        let error = loop {
-            if let Err(error) = io.read(&mut [0; 8]).await {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        started.elapsed()
+    #[tokio::test]
+    async fn both_pieces_are_written_however_small_the_pipe_is() {
+        let (mut near, mut far) = duplex(3);
+        let (first, second) = (b"hello ".to_vec(), b"beautiful world".to_vec());
+        let all = [first.clone(), second.clone()].concat();
+        let writing = tokio::spawn(async move {
+            write_both(&mut near, &first, &second).await.unwrap();
+            near.shutdown().await.unwrap();
+        });
+        let mut read = Vec::new();
+        far.read_to_end(&mut read).await.unwrap();
+        writing.await.unwrap();
+        assert_eq!(read, all);
     }
 
     #[tokio::test]
-    async fn an_idle_connection_ends_after_its_time() {
-        let (_client, mut io, _) = pair();
-        assert!(time_out(&mut io).await >= LIMITS.idle);
+    async fn each_wait_has_a_limit_of_its_own() {
+        let mut timer = Timer::new(Duration::from_secs(60));
+        for limit in [50, 10, 30] {
+            let limit = Duration::from_millis(limit);
+            let started = Instant::now();
+            assert_eq!(timer.within(limit, std::future::pending::<()>()).await, None);
+            assert!(started.elapsed() >= limit && started.elapsed() < Duration::from_secs(10));
+            assert_eq!(timer.within(limit, async { 7 }).await, Some(7));
+        }
     }
 
-    #[tokio::test]
-    async fn a_slow_head_ends_earlier() {
-        let (mut client, mut io, _) = pair();
-        client.write_all(b"GET").await.unwrap();
-        let time = time_out(&mut io).await;
-        assert!(time >= LIMITS.head && time < LIMITS.idle, "{time:?}");
-    }
-
-    #[tokio::test]
-    async fn a_request_that_is_served_has_no_limit_and_the_next_wait_is_new() {
-        let (mut client, mut io, activity) = pair();
-        client.write_all(b"GET").await.unwrap();
-        assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 3);
-        let exchange = Exchange::begin(&activity);
-        let served = tokio::time::timeout(LIMITS.idle + LIMITS.head, io.read(&mut [0; 8])).await;
-        assert!(served.is_err(), "nothing struck while the request was served");
-        drop(exchange);
-        assert!(time_out(&mut io).await >= LIMITS.idle);
+    #[test]
+    fn buffers_return_empty_and_only_as_they_were() {
+        let buffers = Rc::new(Buffers::default());
+        let mut first = buffers.take();
+        first.extend_from_slice(b"abc");
+        drop(first);
+        let again = buffers.take();
+        assert!(again.is_empty() && buffers.0.borrow().is_empty());
+        let mut large = buffers.take();
+        large.reserve(4 * BUFFER_BYTES);
+        drop(large);
+        assert!(buffers.0.borrow().is_empty());
     }
 }

@@ -7,23 +7,30 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
-use http::header::COOKIE;
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use ringmaster_core::spec::HashOn;
 
+use crate::h1::field::Name;
+use crate::h1::head::Head;
+use crate::h1::request::Request;
+
 /// The field whose value is the key of `hashOn: requestId`.
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_REQUEST_ID: &str = "x-request-id";
+
+/// A request as it was read.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) head: &'a Head,
+    pub(crate) buffer: &'a [u8],
+}
 
 /// `hashOn`, made ready for look-up.
 #[derive(Debug)]
 pub(crate) enum KeySource {
-    /// A header that cannot exist.
-    None,
     RequestId,
     Path,
     ClientIp,
-    Header(HeaderName),
+    Header(String),
     Cookie(String),
     /// As `Cookie`, and set where the client has none.
     SetCookie(String),
@@ -57,7 +64,7 @@ impl KeySource {
             HashOn::RequestId => KeySource::RequestId,
             HashOn::Path => KeySource::Path,
             HashOn::ClientIp => KeySource::ClientIp,
-            HashOn::Header(name) => name.parse().map_or(KeySource::None, KeySource::Header),
+            HashOn::Header(name) => KeySource::Header(name.clone()),
             HashOn::Cookie(name) => KeySource::Cookie(name.clone()),
             HashOn::SetCookie(name) => KeySource::SetCookie(name.clone()),
             HashOn::Query(name) => KeySource::Query(name.clone()),
@@ -66,46 +73,42 @@ impl KeySource {
 
     /// The field that gives the client the key which it was drawn, if it did not bring it. The cookie lasts as long
     /// as the browser's session, and no script sees it.
-    pub(crate) fn set_cookie(&self, request: &Parts, key: &Key) -> Option<HeaderValue> {
+    pub(crate) fn set_cookie(&self, asked: Asked<'_>, key: &Key) -> Option<String> {
         let KeySource::SetCookie(name) = self else { return None };
-        if cookie(&request.headers, name).is_some() {
+        if cookie(asked, name).is_some() {
             return None;
         }
         let value = std::str::from_utf8(key.as_bytes()).ok()?;
-        HeaderValue::from_str(&format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax")).ok()
+        Some(format!("Set-Cookie: {name}={value}; Path=/; HttpOnly; SameSite=Lax\r\n"))
     }
 
     /// The key of a request, if it has one.
-    pub(crate) fn key(&self, request: &Parts, client: IpAddr, random: &Random) -> Option<Key> {
+    pub(crate) fn key(&self, asked: Asked<'_>, client: IpAddr, random: &Random) -> Option<Key> {
         match self {
-            KeySource::None => None,
-            KeySource::RequestId => {
-                header(&request.headers, &X_REQUEST_ID).or_else(|| Some(random.six_digits()))
-            }
-            KeySource::Path => Key::text(request.uri.path().as_bytes()),
+            KeySource::RequestId => header(asked, X_REQUEST_ID).or_else(|| Some(random.six_digits())),
+            KeySource::Path => Key::text(asked.request.path(asked.buffer)),
             KeySource::ClientIp => Key::text(client.to_canonical().to_string().as_bytes()),
-            KeySource::Header(name) => header(&request.headers, name),
-            KeySource::Cookie(name) => cookie(&request.headers, name),
-            KeySource::SetCookie(name) => {
-                cookie(&request.headers, name).or_else(|| Some(random.sixteen_digits()))
-            }
-            KeySource::Query(name) => query(request.uri.query().unwrap_or_default(), name),
+            KeySource::Header(name) => header(asked, name),
+            KeySource::Cookie(name) => cookie(asked, name),
+            KeySource::SetCookie(name) => cookie(asked, name).or_else(|| Some(random.sixteen_digits())),
+            KeySource::Query(name) => query(asked.request.query(asked.buffer), name),
         }
     }
 }
 
-fn header(headers: &HeaderMap, name: &HeaderName) -> Option<Key> {
-    headers.get(name).and_then(|value| Key::text(value.as_bytes()))
+fn header(asked: Asked<'_>, name: &str) -> Option<Key> {
+    let is_it = |field: &&crate::h1::head::Field| field.name.of(asked.buffer).eq_ignore_ascii_case(name.as_bytes());
+    asked.head.fields.iter().find(is_it).and_then(|field| Key::text(field.value.of(asked.buffer)))
 }
 
-fn cookie(headers: &HeaderMap, name: &str) -> Option<Key> {
-    let pairs = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|&b| b == b';'));
-    let value = pairs.filter_map(|pair| value_of(pair.trim_ascii(), name)).next()?;
-    Key::text(value)
+fn cookie(asked: Asked<'_>, name: &str) -> Option<Key> {
+    let fields = asked.head.of(Name::Cookie);
+    let mut pairs = fields.flat_map(|value| value.of(asked.buffer).split(|&b| b == b';'));
+    Key::text(pairs.find_map(|pair| value_of(pair.trim_ascii(), name))?)
 }
 
-fn query(query: &str, name: &str) -> Option<Key> {
-    Key::text(query.as_bytes().split(|&b| b == b'&').find_map(|pair| value_of(pair, name))?)
+fn query(query: &[u8], name: &str) -> Option<Key> {
+    Key::text(query.split(|&b| b == b'&').find_map(|pair| value_of(pair, name))?)
 }
 
 /// The value in `name=value`.
@@ -160,24 +163,33 @@ impl Random {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
+    use crate::h1::head::{Progress, Side};
 
-    fn key(hash_on: HashOn, request: http::request::Builder) -> Option<Vec<u8>> {
-        let (parts, ()) = request.body(()).unwrap().into_parts();
+    /// `GET target` with these fields.
+    fn asking<R>(target: &str, fields: &[(&str, &str)], f: impl FnOnce(Asked<'_>) -> R) -> R {
+        let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let (mut head, buffer) = (Head::default(), text.as_bytes());
+        head.reset(0);
+        assert_eq!(head.advance(buffer, Side::Request), Ok(Progress::Whole));
+        let request = &Request::of(&head, buffer).unwrap();
+        f(Asked { request, head: &head, buffer })
+    }
+
+    fn key(hash_on: HashOn, target: &str, fields: &[(&str, &str)]) -> Option<Vec<u8>> {
         let client = IpAddr::from([10, 0, 0, 7]);
-        let key = KeySource::new(&hash_on).key(&parts, client, &Random::new());
+        let key = asking(target, fields, |asked| KeySource::new(&hash_on).key(asked, client, &Random::new()));
         key.map(|key| key.as_bytes().to_vec())
     }
 
     #[test]
     fn a_request_id_is_the_one_sent_or_six_random_digits() {
-        let sent = key(HashOn::RequestId, Request::get("/").header("X-Request-Id", "abc"));
+        let sent = key(HashOn::RequestId, "/", &[("X-Request-Id", "abc")]);
         assert_eq!(sent.unwrap(), b"abc");
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..100 {
-            let drawn: u32 = String::from_utf8(key(HashOn::RequestId, Request::get("/")).unwrap())
+            let drawn: u32 = String::from_utf8(key(HashOn::RequestId, "/", &[]).unwrap())
                 .unwrap()
                 .parse()
                 .unwrap();
@@ -200,51 +212,51 @@ mod tests {
 
     #[test]
     fn a_path_key_leaves_the_query_out() {
-        assert_eq!(key(HashOn::Path, Request::get("/a/b?c=1")).unwrap(), b"/a/b");
+        assert_eq!(key(HashOn::Path, "/a/b?c=1", &[]).unwrap(), b"/a/b");
     }
 
     #[test]
     fn a_client_key_is_its_address() {
-        assert_eq!(key(HashOn::ClientIp, Request::get("/")).unwrap(), b"10.0.0.7");
+        assert_eq!(key(HashOn::ClientIp, "/", &[]).unwrap(), b"10.0.0.7");
     }
 
     #[test]
     fn a_header_key_is_its_value_and_none_without() {
         let on = HashOn::Header("X-User".to_owned());
-        assert_eq!(key(on.clone(), Request::get("/").header("x-user", "eve")).unwrap(), b"eve");
-        assert_eq!(key(on.clone(), Request::get("/")), None);
-        assert_eq!(key(on, Request::get("/").header("x-user", "")), None);
-        assert_eq!(key(HashOn::Header("no header".to_owned()), Request::get("/")), None);
+        assert_eq!(key(on.clone(), "/", &[("x-user", "eve")]).unwrap(), b"eve");
+        assert_eq!(key(on.clone(), "/", &[]), None);
+        assert_eq!(key(on, "/", &[("x-user", "")]), None);
+        assert_eq!(key(HashOn::Header("no header".to_owned()), "/", &[]), None);
     }
 
     #[test]
     fn a_cookie_key_is_found_among_others() {
         let on = HashOn::Cookie("sid".to_owned());
-        let request =
-            Request::get("/").header("cookie", "xsid=1; sid=2=3; other=4").header("cookie", "sid=9");
-        assert_eq!(key(on.clone(), request).unwrap(), b"2=3");
-        assert_eq!(key(on, Request::get("/").header("cookie", "sidx=1")), None);
+        let fields = [("cookie", "xsid=1; sid=2=3; other=4"), ("cookie", "sid=9")];
+        assert_eq!(key(on.clone(), "/", &fields).unwrap(), b"2=3");
+        assert_eq!(key(on, "/", &[("cookie", "sidx=1")]), None);
     }
 
     #[test]
     fn a_cookie_is_set_once() {
         let source = KeySource::new(&HashOn::SetCookie("sid".to_owned()));
-        let ask = |request: http::request::Builder| {
-            let (parts, ()) = request.body(()).unwrap().into_parts();
-            let key = source.key(&parts, IpAddr::from([10, 0, 0, 7]), &Random::new()).unwrap();
-            let set = source.set_cookie(&parts, &key).map(|field| field.to_str().unwrap().to_owned());
-            (String::from_utf8(key.as_bytes().to_vec()).unwrap(), set)
+        let ask = |fields: &[(&str, &str)]| {
+            asking("/", fields, |asked| {
+                let key = source.key(asked, IpAddr::from([10, 0, 0, 7]), &Random::new()).unwrap();
+                let set = source.set_cookie(asked, &key);
+                (String::from_utf8(key.as_bytes().to_vec()).unwrap(), set)
+            })
         };
-        let (drawn, set) = ask(Request::get("/").header("cookie", "other=1; sid="));
-        assert_eq!(set.unwrap(), format!("sid={drawn}; Path=/; HttpOnly; SameSite=Lax"));
-        assert_ne!(ask(Request::get("/")).0, drawn);
-        assert_eq!(ask(Request::get("/").header("cookie", format!("sid={drawn}"))), (drawn, None));
+        let (drawn, set) = ask(&[("cookie", "other=1; sid=")]);
+        assert_eq!(set.unwrap(), format!("Set-Cookie: sid={drawn}; Path=/; HttpOnly; SameSite=Lax\r\n"));
+        assert_ne!(ask(&[]).0, drawn);
+        assert_eq!(ask(&[("cookie", &format!("sid={drawn}"))]), (drawn, None));
     }
 
     #[test]
     fn a_query_key_is_found_among_others() {
         let on = HashOn::Query("user".to_owned());
-        assert_eq!(key(on.clone(), Request::get("/?xuser=1&user=a%20b")).unwrap(), b"a%20b");
-        assert_eq!(key(on, Request::get("/?users=1")), None);
+        assert_eq!(key(on.clone(), "/?xuser=1&user=a%20b", &[]).unwrap(), b"a%20b");
+        assert_eq!(key(on, "/?users=1", &[]), None);
     }
 }

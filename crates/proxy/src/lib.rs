@@ -9,12 +9,15 @@
 //! Deliberately absent: containers, the desired state, and any decision about replicas. HTTP/2 and TLS are
 //! not here yet.
 
+mod answer;
 mod assignment;
-mod body;
+mod attempt;
+mod client;
 mod control;
 mod error;
+mod exchange;
 mod forward;
-mod headers;
+mod h1;
 mod io;
 mod key;
 mod listener;
@@ -22,11 +25,14 @@ mod metrics;
 mod outlier;
 mod picker;
 mod registry;
+mod relay;
 mod retry;
 mod routing;
 mod stats;
+mod stream;
 mod stripes;
 mod upgrade;
+mod upload;
 mod upstream;
 mod worker;
 

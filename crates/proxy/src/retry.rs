@@ -1,7 +1,5 @@
 //! What to do about a try that brought no response: a pure decision.
 
-use http::Method;
-
 use crate::error::Refusal;
 use crate::upstream::FailureKind;
 
@@ -26,11 +24,6 @@ pub(crate) enum Decision {
     Refresh,
     /// Answer the client.
     GiveUp(Refusal),
-}
-
-/// The methods of which a second try does no harm.
-pub(crate) fn is_idempotent(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
 }
 
 /// Decides about a failure. `unsent` says that not a byte of the request went out.
@@ -90,15 +83,5 @@ mod tests {
             Decision::GiveUp(Refusal::ResponseTimeout)
         );
         assert_eq!(decide(FailureKind::Invalid, false, GET), Decision::GiveUp(Refusal::InvalidResponse));
-    }
-
-    #[test]
-    fn idempotent_methods_are_those_of_rfc_9110() {
-        for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
-            assert!(is_idempotent(&method.parse().unwrap()), "{method}");
-        }
-        for method in ["POST", "PATCH", "CONNECT", "PURGE"] {
-            assert!(!is_idempotent(&method.parse().unwrap()), "{method}");
-        }
     }
 }

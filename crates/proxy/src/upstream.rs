@@ -7,22 +7,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::error::Error;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
 use ringmaster_core::{ReplicaName, snapshot};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::body::{Progress, RequestBody};
+use crate::h1::head::{Progress, Side};
+use crate::h1::request::Method;
+use crate::h1::response::{self, Response};
+use crate::io::{Buffer, is_quiet, read_more};
 use crate::outlier::{ConnectError, EjectReason, Health};
 use crate::registry::{EndpointEntry, Shared};
 use crate::stats::{EndpointStats, MemberStats, UpstreamError};
@@ -31,8 +33,9 @@ use crate::stats::{EndpointStats, MemberStats, UpstreamError};
 const IDLE_MAX: usize = 256;
 /// An idle connection is not used again after this long: the other side may be about to close it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Read and write buffer of a connection, and so the longest response head.
-const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// The same for a request that cannot be sent again should the other side close just then. Servers close their idle
+/// connections after whole seconds.
+const IDLE_TIMEOUT_ONCE_ONLY: Duration = Duration::from_millis(900);
 
 /// A replica as one worker sees it.
 pub(crate) struct Endpoint {
@@ -48,35 +51,27 @@ pub(crate) struct Endpoint {
 struct Pool {
     /// The last used at the back.
     idle: VecDeque<Connection>,
+    /// Wakes who watches the idle ones.
+    watcher: Option<Waker>,
     retired: bool,
 }
 
 /// A connection that can carry one request at a time. Dropping it closes it.
 pub(crate) struct Connection {
-    sender: SendRequest<RequestBody>,
-    state: Rc<Cell<ConnectionState>>,
+    pub(crate) stream: TcpStream,
     idle_since: Instant,
-}
-
-/// Why a connection is where it is; decides whether its end is news.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ConnectionState {
-    /// Carries a request: its end is that request's failure. Becomes `Idle` or `Closed`.
-    Busy,
-    /// In the pool: its end is news. Becomes `Busy` or `Closed`.
-    Idle,
-    /// We dropped it. Final.
-    Closed,
+    reused: bool,
 }
 
 /// Counts a request as in flight until it is dropped.
 pub(crate) struct InFlight(Rc<Endpoint>);
 
 /// A try that brought no response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) kind: FailureKind,
-    /// The request, if not a byte of it was sent.
-    pub(crate) unsent: Option<Request<RequestBody>>,
+    /// Not a byte of the request was sent.
+    pub(crate) unsent: bool,
 }
 
 /// What happened to a try.
@@ -92,10 +87,30 @@ pub(crate) enum FailureKind {
     Invalid,
     /// No response began in time.
     ResponseTimeout,
-    /// The client's body ended early.
+    /// The client's body ended early, or is not what its head announced.
     ClientBody,
     /// The client's body stopped coming.
     ClientStalled,
+}
+
+/// Why no head of a response came.
+#[derive(Debug)]
+pub(crate) enum HeadFailure {
+    /// The connection ended or failed; whether a part of a head had come.
+    Ended { error: Option<io::Error>, begun: bool },
+    /// What came is not the head of a response.
+    Invalid,
+}
+
+/// Which connection a request may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// Any that is idle.
+    Any,
+    /// One that was idle only now: the request cannot be sent again.
+    Recent,
+    /// None.
+    Never,
 }
 
 impl Endpoint {
@@ -105,14 +120,17 @@ impl Endpoint {
         member: &Arc<MemberStats>,
         shared: &Arc<Shared>,
     ) -> Rc<Endpoint> {
-        Rc::new(Endpoint {
+        let endpoint = Rc::new(Endpoint {
             replica: published.replica.clone(),
             stats: Arc::clone(&known.stats),
             health: Arc::clone(&known.health),
             member: Arc::clone(member),
             shared: Arc::clone(shared),
             pool: RefCell::default(),
-        })
+        });
+        let watched = Rc::downgrade(&endpoint);
+        drop(tokio::task::spawn_local(poll_fn(move |cx| Endpoint::watch(&watched, cx))));
+        endpoint
     }
 
     /// Takes a place for a request at this endpoint. Called in the same breath as the choice: between the two
@@ -122,50 +140,77 @@ impl Endpoint {
         InFlight(Rc::clone(self))
     }
 
-    /// Sends a request and waits until its response begins. `fresh` forbids a connection out of the pool.
+    /// A connection for one request.
     ///
-    /// Cancel-safe: dropping it closes the connection that it used.
-    pub(crate) async fn send(
-        self: &Rc<Self>,
-        request: Request<RequestBody>,
-        fresh: bool,
-        limits: &Limits,
-        progress: &Progress,
-    ) -> Result<(Response<Incoming>, Connection), Failure> {
-        let pooled = if fresh { None } else { self.check_out() };
-        let reused = pooled.is_some();
-        let mut connection = match pooled {
-            Some(connection) => connection,
-            None => match self.connect(limits.connect).await {
-                Ok(connection) => connection,
-                Err(()) => return Err(self.fail(FailureKind::Connect, Some(request))),
-            },
-        };
-        let response = connection.sender.try_send_request(request);
-        match progress.response_within(response, limits.response).await {
-            None if progress.is_stalled() => Err(self.fail(FailureKind::ClientStalled, None)),
-            None => Err(self.fail(FailureKind::ResponseTimeout, None)),
-            Some(Ok(response)) => Ok((response, connection)),
-            Some(Err(mut error)) => {
-                let unsent = error.take_message();
-                let kind = if progress.has_failed() {
-                    FailureKind::ClientBody
-                } else {
-                    self.judge(error.error(), reused)
-                };
-                Err(self.fail(kind, unsent))
+    /// Cancel-safe: dropping it closes the connection that it was making.
+    pub(crate) async fn connection(self: &Rc<Self>, reuse: Reuse, limit: Duration) -> Result<Connection, Failure> {
+        if let Some(connection) = self.check_out(reuse) {
+            return Ok(connection);
+        }
+        match self.health.connect(limit).await {
+            Ok(stream) => {
+                self.member.connections.fetch_add(1, Ordering::Relaxed);
+                return Ok(Connection { stream, idle_since: Instant::now(), reused: false });
             }
+            Err(ConnectError::Endpoint(reason)) => self.health.eject(reason),
+            Err(ConnectError::Local(error)) => {
+                tracing::warn!(replica = %self.replica, %error, "cannot connect: out of sockets or ports on our side");
+            }
+        }
+        Err(self.fail(FailureKind::Connect, true))
+    }
+
+    /// Sends a request that is at hand as a whole, and waits until the head of a response is in `buffer`.
+    ///
+    /// An endpoint may answer before it has taken everything; then `unsent` bytes are left, and the connection cannot
+    /// be used again. Cancel-safe: dropping it closes the connection.
+    pub(crate) async fn exchange(
+        self: &Rc<Self>,
+        connection: &mut Connection,
+        wire: &[u8],
+        method: Method,
+        buffer: &mut Buffer,
+    ) -> Result<(Response, Sent), Failure> {
+        let written = Cell::new(0);
+        let answer = {
+            let (mut source, mut sink) = connection.stream.split();
+            let mut write_failed = false;
+            let mut answer = std::pin::pin!(read_head(&mut source, buffer, method));
+            poll_fn(|cx| {
+                while written.get() < wire.len() && !write_failed {
+                    match Pin::new(&mut sink).poll_write(cx, &wire[written.get()..]) {
+                        Poll::Ready(Ok(count)) => written.set(written.get() + count),
+                        // What it says is in what can still be read, if anything is.
+                        Poll::Ready(Err(_)) => write_failed = true,
+                        Poll::Pending => break,
+                    }
+                }
+                std::future::Future::poll(answer.as_mut(), cx)
+            })
+            .await
+        };
+        match answer {
+            Ok(response) if written.get() == wire.len() => Ok((response, Sent::Whole)),
+            Ok(response) => Ok((response, Sent::Partly)),
+            Err(failure) => Err(self.judge(&failure, connection.reused, written.get() == 0)),
         }
     }
 
     /// Takes a connection back when its response has ended.
     pub(crate) fn check_in(&self, mut connection: Connection) {
         let mut pool = self.pool.borrow_mut();
-        if pool.retired || connection.sender.is_closed() {
+        if pool.retired {
+            return;
+        }
+        let quiet = match &pool.watcher {
+            Some(waker) => is_quiet(&connection.stream, &mut Context::from_waker(waker)),
+            None => is_quiet(&connection.stream, &mut Context::from_waker(Waker::noop())),
+        };
+        if !quiet {
+            // More bytes than were announced, or the end: either way it carries nothing more.
             return;
         }
         connection.idle_since = Instant::now();
-        connection.state.set(ConnectionState::Idle);
         pool.drop_expired(connection.idle_since);
         if pool.idle.len() >= IDLE_MAX {
             pool.idle.pop_front();
@@ -184,75 +229,26 @@ impl Endpoint {
         let mut pool = self.pool.borrow_mut();
         pool.retired = true;
         pool.idle.clear();
-    }
-
-    fn check_out(&self) -> Option<Connection> {
-        let mut pool = self.pool.borrow_mut();
-        pool.drop_expired(Instant::now());
-        // One that is neither closed nor ready still writes a request whose response came early; it stays.
-        while let Some(index) = pool.idle.iter().rposition(|c| c.sender.is_ready() || c.sender.is_closed()) {
-            let connection = pool.idle.remove(index)?;
-            if !connection.sender.is_closed() {
-                connection.state.set(ConnectionState::Busy);
-                return Some(connection);
-            }
-        }
-        None
-    }
-
-    async fn connect(self: &Rc<Self>, limit: Duration) -> Result<Connection, ()> {
-        let stream = self.health.connect(limit).await.map_err(|error| match error {
-            ConnectError::Endpoint(reason) => self.health.eject(reason),
-            ConnectError::Local(error) => {
-                tracing::warn!(replica = %self.replica, %error, "cannot connect: out of sockets or ports on our side");
-            }
-        })?;
-        self.handshake(stream).await.map_err(|error| {
-            tracing::warn!(replica = %self.replica, %error, "cannot set up an upstream connection");
-        })
-    }
-
-    /// Puts HTTP on a connection and drives it in the background until it ends.
-    async fn handshake(self: &Rc<Self>, stream: TcpStream) -> Result<Connection, hyper::Error> {
-        let mut builder = Builder::new();
-        builder.max_buf_size(BUFFER_BYTES_MAX);
-        let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
-        self.member.connections.fetch_add(1, Ordering::Relaxed);
-        let state = Rc::new(Cell::new(ConnectionState::Busy));
-        let (endpoint, watched) = (Rc::downgrade(self), Rc::clone(&state));
-        tokio::task::spawn_local(async move {
-            if let Err(error) = driver.with_upgrades().await {
-                tracing::debug!(%error, "upstream connection ended");
-            }
-            if watched.get() == ConnectionState::Idle {
-                Endpoint::lost_idle(&endpoint);
-            }
-        });
-        Ok(Connection { sender, state, idle_since: Instant::now() })
-    }
-
-    fn lost_idle(endpoint: &Weak<Endpoint>) {
-        if let Some(endpoint) = endpoint.upgrade() {
-            endpoint.pool.borrow_mut().idle.retain(|connection| !connection.sender.is_closed());
-            endpoint.health.request_check(false);
+        if let Some(watcher) = pool.watcher.take() {
+            watcher.wake();
         }
     }
 
-    /// Tells what an error of hyper means, and what it says about the endpoint.
-    fn judge(&self, error: &hyper::Error, reused: bool) -> FailureKind {
-        if error.is_parse() {
-            return FailureKind::Invalid;
+    /// Tells what the end of a connection means, and what it says about the endpoint.
+    pub(crate) fn judge(self: &Rc<Self>, failure: &HeadFailure, reused: bool, unsent: bool) -> Failure {
+        match failure {
+            HeadFailure::Invalid => self.fail(FailureKind::Invalid, false),
+            HeadFailure::Ended { begun: false, .. } if reused => self.fail(FailureKind::Stale, unsent),
+            HeadFailure::Ended { error, .. } => {
+                let reset = error.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
+                self.health.eject(if reset { EjectReason::Reset } else { EjectReason::NoResponse });
+                self.fail(FailureKind::Broken, unsent)
+            }
         }
-        if reused {
-            return FailureKind::Stale;
-        }
-        let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-        let reset = io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionReset);
-        self.health.eject(if reset { EjectReason::Reset } else { EjectReason::NoResponse });
-        FailureKind::Broken
     }
 
-    fn fail(&self, kind: FailureKind, unsent: Option<Request<RequestBody>>) -> Failure {
+    /// Counts a failure.
+    pub(crate) fn fail(&self, kind: FailureKind, unsent: bool) -> Failure {
         let error = match kind {
             FailureKind::Connect => Some(UpstreamError::Connect),
             FailureKind::Broken => Some(UpstreamError::NoResponse),
@@ -261,7 +257,7 @@ impl Endpoint {
             FailureKind::Stale => {
                 // If it was only the pool's connection that had ended, the endpoint is as good as before; if its
                 // request may have been under way, nothing more goes there until a connect has succeeded.
-                self.health.request_check(unsent.is_none());
+                self.health.request_check(!unsent);
                 None
             }
             FailureKind::ClientBody | FailureKind::ClientStalled => None,
@@ -272,13 +268,92 @@ impl Endpoint {
         }
         Failure { kind, unsent }
     }
+
+    fn check_out(&self, reuse: Reuse) -> Option<Connection> {
+        let now = Instant::now();
+        let mut pool = self.pool.borrow_mut();
+        pool.drop_expired(now);
+        if reuse == Reuse::Never {
+            return None;
+        }
+        while let Some(mut connection) = pool.idle.pop_back() {
+            let idle = now.duration_since(connection.idle_since);
+            if reuse == Reuse::Recent && idle >= IDLE_TIMEOUT_ONCE_ONLY {
+                pool.idle.push_back(connection);
+                return None;
+            }
+            if is_quiet(&connection.stream, &mut Context::from_waker(Waker::noop())) {
+                connection.reused = true;
+                return Some(connection);
+            }
+            self.health.request_check(false);
+        }
+        None
+    }
+
+    /// Looks after idle connections until the endpoint is retired; woken when one of them has something to say.
+    fn watch(watched: &Weak<Endpoint>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(endpoint) = watched.upgrade() else { return Poll::Ready(()) };
+        let lost = {
+            let mut pool = endpoint.pool.borrow_mut();
+            if pool.retired {
+                return Poll::Ready(());
+            }
+            if !pool.watcher.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                pool.watcher = Some(cx.waker().clone());
+            }
+            let before = pool.idle.len();
+            pool.idle.retain(|connection| is_quiet(&connection.stream, cx));
+            before > pool.idle.len()
+        };
+        if lost {
+            endpoint.health.request_check(false);
+        }
+        Poll::Pending
+    }
 }
 
-/// How long the parts of a try may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) connect: Duration,
-    pub(crate) response: Duration,
+/// How much of a request an endpoint took before it answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// All of it.
+    Whole,
+    /// Not all: it would take what follows for the rest.
+    Partly,
+}
+
+/// Reads the head of a response behind what `buffer` may hold of it already.
+///
+/// Cancel-safe: what was read is in the buffer.
+pub(crate) async fn read_head(
+    source: &mut (impl tokio::io::AsyncRead + Unpin),
+    buffer: &mut Buffer,
+    method: Method,
+) -> Result<Response, HeadFailure> {
+    loop {
+        let Buffer { bytes, head, .. } = &mut *buffer;
+        match head.advance(bytes, Side::Response) {
+            Ok(Progress::Whole) => {
+                return Response::of(head, bytes, method).map_err(|_| HeadFailure::Invalid);
+            }
+            Ok(Progress::Line) => response::check_line(head, bytes).map_err(|_| HeadFailure::Invalid)?,
+            Ok(Progress::Partial) => {}
+            Err(_) => return Err(HeadFailure::Invalid),
+        }
+        let begun = head.has_begun(bytes);
+        match read_more(source, bytes).await {
+            Ok(0) => return Err(HeadFailure::Ended { error: None, begun }),
+            Ok(_) => {}
+            Err(error) => return Err(HeadFailure::Ended { error: Some(error), begun }),
+        }
+    }
+}
+
+impl Connection {
+    /// Whether it has carried a request before.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.reused
+    }
 }
 
 impl Pool {
@@ -286,12 +361,6 @@ impl Pool {
         while self.idle.front().is_some_and(|c| now.duration_since(c.idle_since) >= IDLE_TIMEOUT) {
             self.idle.pop_front();
         }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.state.set(ConnectionState::Closed);
     }
 }
 

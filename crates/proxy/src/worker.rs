@@ -5,19 +5,15 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -26,16 +22,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::ProxyError;
-use crate::forward;
-use crate::io::{Activity, ClientIo, ClientLimits, Exchange};
+use crate::client;
+use crate::io::Buffers;
 use crate::key::Random;
 use crate::registry::Shared;
 use crate::routing::Routing;
-use crate::upgrade::Tunnel;
 
-/// Read and write buffer of a client's connection, and so the longest request head. A head has at most 100
-/// fields, which is hyper's default.
-const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Pause after the system refused to accept: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -63,8 +55,10 @@ pub(crate) struct Worker {
     pub(crate) random: Random,
     /// Which one it is, from 0.
     pub(crate) index: usize,
+    /// Buffers that nobody uses now.
+    pub(crate) buffers: Rc<Buffers>,
     routing: RefCell<Rc<Routing>>,
-    http: http1::Builder,
+    date: RefCell<(u64, Rc<[u8]>)>,
     token: CancellationToken,
     tasks: TaskTracker,
 }
@@ -93,14 +87,13 @@ pub(crate) fn run(setup: Setup, ready: &SyncSender<Result<(), ProxyError>>) {
 
 async fn serve(setup: Setup) {
     let Setup { index, shared, commands, token, grace } = setup;
-    let mut http = http1::Builder::new();
-    http.max_buf_size(BUFFER_BYTES_MAX).max_header_size(BUFFER_BYTES_MAX).header_read_timeout(None);
     let worker = Rc::new(Worker {
         shared,
         random: Random::new(),
         index,
+        buffers: Rc::default(),
         routing: RefCell::default(),
-        http,
+        date: RefCell::default(),
         token,
         tasks: TaskTracker::new(),
     });
@@ -121,9 +114,25 @@ impl Worker {
         Rc::clone(&self.routing.borrow())
     }
 
-    /// Runs a tunnel beside the connection that it came from.
-    pub(crate) fn tunnel(&self, tunnel: Tunnel) {
-        self.tasks.spawn_local(tunnel.run(self.token.clone()));
+    /// Is cancelled when nothing new is to be begun.
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Whether connections are to end with what they carry now.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// The time of now, as messages tell it (RFC 9110 section 5.6.7).
+    pub(crate) fn date(&self) -> Rc<[u8]> {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let mut date = self.date.borrow_mut();
+        if date.0 != second || date.1.is_empty() {
+            *date = (second, httpdate::fmt_http_date(now).into_bytes().into());
+        }
+        Rc::clone(&date.1)
     }
 
     /// Swaps in the newest snapshot and says so. Until the acknowledgement nothing is awaited.
@@ -203,34 +212,15 @@ impl Worker {
             tracing::debug!(%error, "client connection ended at once");
             return;
         }
-        self.tasks.spawn_local(Rc::clone(self).serve_connection(stream, client));
-    }
-
-    async fn serve_connection(self: Rc<Self>, stream: TcpStream, client: SocketAddr) {
-        let _open = OpenConnection::count(&self.shared);
-        let activity = Arc::new(Activity::default());
-        let io = TokioIo::new(ClientIo::new(stream, ClientLimits::DEFAULT, Arc::clone(&activity)));
-        let service = service_fn(|request| {
-            let exchange = Exchange::begin(&activity);
-            forward::handle(Rc::clone(&self), client, request, exchange).map(Ok::<_, Infallible>)
+        let worker = Rc::clone(self);
+        self.tasks.spawn_local(async move {
+            let _open = OpenConnection::count(&worker.shared);
+            client::serve(worker, stream, client).await;
         });
-        let connection = self.http.serve_connection(io, service).with_upgrades();
-        tokio::pin!(connection);
-        // Cancel-safe: the connection is pinned outside and polled on after the token.
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = self.token.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = result {
-            tracing::debug!(%client, %error, "client connection ended");
-        }
     }
 }
 
-/// Counts a client's connection as open until it is dropped. An upgraded one counts until it becomes a tunnel.
+/// Counts a client's connection as open until it is dropped.
 struct OpenConnection(Arc<Shared>);
 
 impl OpenConnection {

@@ -140,19 +140,37 @@ async fn a_client_that_does_not_read_stops_the_origin_from_writing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expectation_is_met_on_our_side() {
+async fn an_expectation_is_the_endpoints_to_meet() {
     let origin = Origin::script(|mut conn| async move {
-        let request = conn.request().await.unwrap();
-        assert!(request.values("expect").is_empty());
-        conn.ok(std::str::from_utf8(&request.body).unwrap()).await;
+        while let Some(head) = conn.head().await {
+            assert!(head.contains("\r\nExpect: 100-continue\r\n"), "{head}");
+            if head.contains("/no") {
+                conn.write("HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno").await;
+            } else {
+                if head.contains("/yes") {
+                    conn.write("HTTP/1.1 100 Continue\r\n\r\n").await;
+                }
+                assert_eq!(conn.until(b"abc").await.unwrap(), b"abc");
+                conn.ok("thanks").await;
+            }
+        }
     })
     .await;
     let world = world(&origin).await;
+    let put = |path: &str| {
+        format!("PUT {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+    };
     let mut client = world.client().await;
-    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n").await;
-    assert_eq!(client.head().await.unwrap().0, 100);
-    client.send("abc").await;
-    assert_eq!(client.answer().await.text(), "abc");
+    // Who says nothing is asked to send after a while.
+    for path in ["/yes", "/silent", "/yes"] {
+        client.send(put(path)).await;
+        assert_eq!(client.head().await.unwrap().0, 100, "{path}");
+        client.send("abc").await;
+        assert_eq!(client.answer().await.text(), "thanks", "{path}");
+    }
+    client.send(put("/no")).await;
+    assert_eq!(client.answer().await.status, 403);
+    assert!(client.is_closed().await, "the body that was never sent is in the way of another request");
     world.stop().await;
 }
 

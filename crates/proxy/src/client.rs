@@ -1,0 +1,193 @@
+//! One client's connection: idle between requests, and one request after the other.
+//!
+//! A connection that waits holds no buffer. What it needs for requests is made when bytes arrive and given back when
+//! there are none left, so idle connections are cheap.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::answer::Answer;
+use crate::error::Refusal;
+use crate::forward;
+use crate::h1::emit::{Forwarding, Persistence};
+use crate::h1::head::{Progress, Side};
+use crate::h1::request::{self, Request};
+use crate::io::{Buffer, Timer, read_more, write_both};
+use crate::worker::Worker;
+
+/// How long a client may idle before its first request and between two.
+const IDLE: Duration = Duration::from_secs(75);
+/// How long a request head may take, from its first byte.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long, and for how many bytes, what a client still sends is thrown away before its connection is closed: else
+/// the system would take back the answer that says why (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 1 << 20;
+/// How long an answer of our own may take to be taken.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// A client's connection.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(crate) address: IpAddr,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) timer: Timer,
+}
+
+/// What happens to a connection after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next request begins here in the buffer.
+    Next(usize),
+    /// It closes.
+    Close,
+    /// It closes, and the client may still be sending.
+    Linger,
+}
+
+/// What became of what was read.
+enum Burst {
+    /// All requests are answered.
+    Idle,
+    Close,
+    Linger,
+}
+
+/// What came instead of a request.
+enum NoRequest {
+    /// Nothing, so far.
+    Idle,
+    /// The end, or a failure.
+    Closed,
+    /// Something that is none.
+    Refused(Refusal),
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
+    let address = address.ip().to_canonical();
+    let forwarding = Forwarding { client: address.to_string().into(), trusted: false };
+    let mut client = Client { stream, address, forwarding, timer: Timer::new(IDLE) };
+    loop {
+        let readable = async {
+            // Cancel-safe: both arms only wait.
+            tokio::select! {
+                ready = client.stream.readable() => ready.is_ok(),
+                () = worker.token().cancelled() => false,
+            }
+        };
+        if client.timer.within(IDLE, readable).await != Some(true) {
+            break;
+        }
+        // On the heap, and only while there is something to do: an idle connection is small.
+        match Box::pin(burst(&worker, &mut client)).await {
+            Burst::Idle => {}
+            Burst::Close => break,
+            Burst::Linger => {
+                Box::pin(linger(&mut client.stream)).await;
+                break;
+            }
+        }
+    }
+    if let Err(error) = client.stream.shutdown().await {
+        tracing::trace!(client = %client.address, %error, "client connection was gone at its end");
+    }
+}
+
+/// Serves requests as long as there are bytes of them.
+async fn burst(worker: &Rc<Worker>, client: &mut Client) -> Burst {
+    let mut buffer = worker.buffers.take();
+    match client.stream.try_read_buf(&mut *buffer) {
+        Ok(0) => return Burst::Close,
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Burst::Idle,
+        Err(_) => return Burst::Close,
+    }
+    loop {
+        buffer.head.reset(0);
+        let after = match read_request(client, &mut buffer).await {
+            Ok(request) => forward::serve(worker, client, &mut buffer, &request).await,
+            Err(NoRequest::Idle) => return Burst::Idle,
+            Err(NoRequest::Closed) => return Burst::Close,
+            Err(NoRequest::Refused(refusal)) => {
+                worker.shared.front.refuse(refusal);
+                answer(worker, client, &refusal.answer(), false, Persistence::Closes).await;
+                After::Linger
+            }
+        };
+        match after {
+            After::Next(end) => {
+                buffer.drain(..end);
+                if buffer.is_empty() {
+                    return Burst::Idle;
+                }
+            }
+            After::Close => return Burst::Close,
+            After::Linger => return Burst::Linger,
+        }
+    }
+}
+
+/// Reads the head of a request, of which `buffer` may hold a part.
+async fn read_request(client: &mut Client, buffer: &mut Buffer) -> Result<Request, NoRequest> {
+    let mut since = None;
+    loop {
+        let Buffer { bytes, head, .. } = &mut *buffer;
+        let refused = |refusal: Refusal| NoRequest::Refused(refusal);
+        match head.advance(bytes, Side::Request).map_err(|error| refused(error.into()))? {
+            Progress::Whole => return Request::of(head, bytes).map_err(|error| refused(error.into())),
+            Progress::Line => request::check_line(head, bytes).map_err(|error| refused(error.into()))?,
+            Progress::Partial => {}
+        }
+        if !head.has_begun(bytes) {
+            return Err(NoRequest::Idle);
+        }
+        let since = *since.get_or_insert_with(Instant::now);
+        let left = HEAD.saturating_sub(since.elapsed());
+        match client.timer.within(left, read_more(&mut client.stream, bytes)).await {
+            Some(Ok(0) | Err(_)) => return Err(NoRequest::Closed),
+            Some(Ok(_)) => {}
+            None => return Err(refused(Refusal::HeadTimeout)),
+        }
+    }
+}
+
+/// Writes an answer of our own; returns whether it was taken.
+pub(crate) async fn answer(
+    worker: &Worker,
+    client: &mut Client,
+    answer: &Answer,
+    is_to_head: bool,
+    persistence: Persistence,
+) -> bool {
+    let mut out = worker.buffers.take();
+    answer.write(&mut out, is_to_head, persistence, &worker.date());
+    let written = timeout(ANSWER, write_both(&mut client.stream, &out, &[])).await;
+    matches!(written, Ok(Ok(())))
+}
+
+/// Says that nothing more comes, and waits until the client has noticed.
+async fn linger(stream: &mut TcpStream) {
+    let closing = async {
+        stream.shutdown().await?;
+        let mut thrown_away = [0; 4 << 10];
+        let mut left = LINGER_BYTES_MAX;
+        while left > 0 {
+            let count = stream.read(&mut thrown_away).await?;
+            if count == 0 {
+                break;
+            }
+            left = left.saturating_sub(count);
+        }
+        io::Result::Ok(())
+    };
+    if let Ok(Err(error)) = timeout(LINGER, closing).await {
+        tracing::trace!(%error, "client connection ended while it was closed");
+    }
+}

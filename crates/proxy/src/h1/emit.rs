@@ -1,0 +1,417 @@
+//! Writes heads and chunks (RFC 9112), and decides which fields go on (RFC 9110 section 7.6).
+//!
+//! Every message is written anew from what was understood of it: nothing of a line that was only tolerated gets further.
+//! The fields that go on keep their order, their spelling and their repeats.
+
+use super::bytes::list;
+use super::field::Name;
+use super::framing::Framing;
+use super::head::{Field, Head};
+use super::request::{Method, Request};
+use super::response::Response;
+
+/// What each message that passes says of its way (RFC 9110 section 7.6.3).
+const VIA: &[u8] = b"Via: 1.1 ringmaster\r\n";
+const VIA_1_0: &[u8] = b"Via: 1.0 ringmaster\r\n";
+
+/// What a request says about its client, as the data plane vouches for it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Forwarding {
+    /// The client's address as text.
+    pub(crate) client: Box<str>,
+    /// Whether what the client itself says about others is believed, because it is a proxy of ours.
+    pub(crate) trusted: bool,
+}
+
+/// What is written of a request besides its fields.
+pub(crate) struct RequestParts<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) head: &'a Head,
+    pub(crate) buffer: &'a [u8],
+    pub(crate) forwarding: &'a Forwarding,
+    /// The host of a request that has none, as HTTP/1.0 allows.
+    pub(crate) default_host: &'a str,
+    /// The endpoint is to say whether it wants the body.
+    pub(crate) expect_continue: bool,
+}
+
+/// Writes a request's head for an endpoint.
+pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
+    let RequestParts { request, head, buffer, forwarding, .. } = *parts;
+    out.extend_from_slice(request.method_name.of(buffer));
+    out.push(b' ');
+    match request.target.of(buffer) {
+        // An absolute target without a path: of OPTIONS it means the server (RFC 9112 section 3.2.4).
+        [] if request.method == Method::Options => out.push(b'*'),
+        [] => out.push(b'/'),
+        [b'?', ..] => {
+            out.push(b'/');
+            out.extend_from_slice(request.target.of(buffer));
+        }
+        target => out.extend_from_slice(target),
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    if request.host.is_none() {
+        line(out, b"Host", parts.default_host.as_bytes());
+    }
+    for field in &head.fields {
+        match field.kind {
+            Name::Other | Name::Cookie | Name::Date | Name::IdempotencyKey => {
+                if !(request.names_fields && is_named(head, buffer, field)) {
+                    line(out, field.name.of(buffer), field.value.of(buffer));
+                }
+            }
+            Name::Host => {
+                let host = request.host.unwrap_or(field.value);
+                line(out, field.name.of(buffer), host.of(buffer));
+            }
+            Name::MaxForwards => match request.max_forwards {
+                Some(left) => number_line(out, b"Max-Forwards: ", left.saturating_sub(1)),
+                None => line(out, field.name.of(buffer), field.value.of(buffer)),
+            },
+            Name::XForwardedFor | Name::XForwardedPort | Name::Forwarded if forwarding.trusted => {
+                if field.kind != Name::XForwardedFor {
+                    line(out, field.name.of(buffer), field.value.of(buffer));
+                }
+            }
+            // What is of one hop, what is written below, and what only we may say.
+            _ => {}
+        }
+    }
+    forwarded(out, parts);
+    out.extend_from_slice(if request.minor == 1 { VIA } else { VIA_1_0 });
+    match request.framing {
+        Framing::Length(length) if length > 0 || has(head, Name::ContentLength) => {
+            number_line(out, b"Content-Length: ", length);
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Framing::Length(_) | Framing::Close => {}
+    }
+    if parts.expect_continue {
+        out.extend_from_slice(b"Expect: 100-continue\r\n");
+    }
+    if let Some(upgrade) = request.upgrade {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+        line(out, b"Upgrade", upgrade.of(buffer));
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn forwarded(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
+    let RequestParts { request, head, buffer, forwarding, .. } = *parts;
+    let client = forwarding.client.as_bytes();
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    let believed = |kind| head.of(kind).filter(|_| forwarding.trusted).last().map(|span| span.of(buffer));
+    if forwarding.trusted {
+        for value in head.of(Name::XForwardedFor).filter(|value| !value.is_empty()) {
+            out.extend_from_slice(value.of(buffer));
+            out.extend_from_slice(b", ");
+        }
+    }
+    out.extend_from_slice(client);
+    out.extend_from_slice(b"\r\n");
+    line(out, b"X-Forwarded-Proto", believed(Name::XForwardedProto).unwrap_or(b"http"));
+    let host = believed(Name::XForwardedHost).or(request.host.map(|host| host.of(buffer)));
+    if let Some(host) = host {
+        line(out, b"X-Forwarded-Host", host);
+    }
+    line(out, b"X-Real-IP", believed(Name::XRealIp).unwrap_or(client));
+}
+
+/// How a response goes on to the client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ResponseParts<'a> {
+    pub(crate) response: &'a Response,
+    pub(crate) head: &'a Head,
+    pub(crate) buffer: &'a [u8],
+    /// How its body is delimited for the client.
+    pub(crate) framing: Framing,
+    /// What the connection does afterwards.
+    pub(crate) connection: Persistence,
+    /// The time of now, for a response that has none.
+    pub(crate) date: &'a [u8],
+    /// Whole lines that the data plane adds.
+    pub(crate) added: &'a [u8],
+}
+
+/// What a client's connection does after a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// It stays, as HTTP/1.1 has it unsaid.
+    Stays,
+    /// It stays, which a client of HTTP/1.0 asked for and has to be told.
+    StaysAsAsked,
+    /// It closes.
+    Closes,
+}
+
+/// Writes a response's head for a client.
+pub(crate) fn response(out: &mut Vec<u8>, parts: &ResponseParts<'_>) {
+    let ResponseParts { response, head, buffer, .. } = *parts;
+    status_line(out, response.status, response.reason.of(buffer));
+    for field in &head.fields {
+        let stays = !field.kind.is_hop_by_hop()
+            && !(response.names_fields && field.kind != Name::Date && is_named(head, buffer, field));
+        if stays {
+            line(out, field.name.of(buffer), field.value.of(buffer));
+        }
+    }
+    if response.is_interim() {
+        out.extend_from_slice(b"\r\n");
+        return;
+    }
+    out.extend_from_slice(VIA);
+    if !response.has_date && response.status != 101 {
+        line(out, b"Date", parts.date);
+    }
+    out.extend_from_slice(parts.added);
+    if let Some(upgrade) = response.upgrade.filter(|_| response.status == 101) {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+        line(out, b"Upgrade", upgrade.of(buffer));
+    } else {
+        let bodiless = response.status == 204 || response.status == 304;
+        match (response.length_of_absent_body, parts.framing) {
+            (Some(length), _) => number_line(out, b"Content-Length: ", length),
+            (None, Framing::Length(length)) if !bodiless && length_is_known(response, length) => {
+                number_line(out, b"Content-Length: ", length);
+            }
+            (None, Framing::Chunked) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            (None, _) => {}
+        }
+        persistence(out, parts.connection);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A response to HEAD without a length has none: 0 would be a claim.
+fn length_is_known(response: &Response, length: u64) -> bool {
+    length > 0 || response.framing == Framing::Length(0) && !response.is_to_head
+}
+
+/// Writes what the client is told about its connection.
+pub(crate) fn persistence(out: &mut Vec<u8>, persistence: Persistence) {
+    match persistence {
+        Persistence::Stays => {}
+        Persistence::StaysAsAsked => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        Persistence::Closes => out.extend_from_slice(b"Connection: close\r\n"),
+    }
+}
+
+/// Writes a status line; the version is our own (RFC 9110 section 2.5).
+pub(crate) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    number(out, u64::from(status));
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a field.
+pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a whole chunk; an empty one would be the last.
+pub(crate) fn chunk(out: &mut Vec<u8>, data: &[u8]) {
+    if !data.is_empty() {
+        chunk_size(out, data.len());
+        out.extend_from_slice(data);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Writes the line that begins a chunk.
+fn chunk_size(out: &mut Vec<u8>, size: usize) {
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4);
+    for place in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[(size >> (4 * place)) & 0xf]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the last chunk, with those trailers that may be there (RFC 9110 section 6.5.1).
+pub(crate) fn last_chunk(out: &mut Vec<u8>, trailers: Option<(&Head, &[u8])>) {
+    out.extend_from_slice(b"0\r\n");
+    if let Some((trailers, buffer)) = trailers {
+        for field in &trailers.fields {
+            let name = field.name.of(buffer);
+            if !field.kind.is_forbidden_in_trailers(name) {
+                line(out, name, field.value.of(buffer));
+            }
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn has(head: &Head, kind: Name) -> bool {
+    head.of(kind).next().is_some()
+}
+
+/// Whether `Connection` names this field.
+fn is_named(head: &Head, buffer: &[u8], field: &Field) -> bool {
+    let name = field.name.of(buffer);
+    let named = |option: &[u8]| option.eq_ignore_ascii_case(name);
+    head.of(Name::Connection).any(|options| list(options.of(buffer)).any(named))
+}
+
+fn number_line(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    number(out, value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn number(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0_u8; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h1::head::{Progress, Side};
+
+    fn head(text: &str, side: Side) -> Head {
+        let mut head = Head::default();
+        head.reset(0);
+        assert_eq!(head.advance(text.as_bytes(), side), Ok(Progress::Whole));
+        head
+    }
+
+    fn forward(text: &str, trusted: bool) -> String {
+        let (head, buffer) = (head(text, Side::Request), text.as_bytes());
+        let request = &Request::of(&head, buffer).unwrap();
+        let forwarding = &Forwarding { client: "10.0.0.7".into(), trusted };
+        let mut out = Vec::new();
+        super::request(
+            &mut out,
+            &RequestParts { request, head: &head, buffer, forwarding, default_host: "web", expect_continue: false },
+        );
+        String::from_utf8(out).unwrap()
+    }
+
+    fn back(text: &str, method: Method) -> String {
+        let (head, buffer) = (head(text, Side::Response), text.as_bytes());
+        let response = &Response::of(&head, buffer, method).unwrap();
+        let mut out = Vec::new();
+        super::response(
+            &mut out,
+            &ResponseParts {
+                response,
+                head: &head,
+                buffer,
+                framing: response.framing,
+                connection: Persistence::Stays,
+                date: b"now",
+                added: b"",
+            },
+        );
+        String::from_utf8(out).unwrap()
+    }
+
+    const OURS: &str = "X-Forwarded-For: 10.0.0.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\
+                        X-Real-IP: 10.0.0.7\r\nVia: 1.1 ringmaster\r\n";
+
+    #[test]
+    fn fields_keep_their_order_their_spelling_and_their_repeats() {
+        let text = "GET /a%2f/../b?c HTTP/1.1\r\nx-B: 2\r\nhost: a\r\nX-a: 1\r\nx-B:  1 \r\nCookie: c\r\n\r\n";
+        let expected = format!("GET /a%2f/../b?c HTTP/1.1\r\nx-B: 2\r\nhost: a\r\nX-a: 1\r\nx-B: 1\r\nCookie: c\r\n{OURS}\r\n");
+        assert_eq!(forward(text, false), expected);
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here_with_those_that_connection_names() {
+        let text = "POST / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Secret, host\r\nConnection: x-other, content-length\r\n\
+                    Content-Length: 003\r\nX-Secret: 1\r\nx-Other: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nProxy-Authorization: x\r\n\
+                    Proxy-Connection: close\r\nUpgrade: h2c\r\nExpect: 100-continue\r\nX-Kept: 1\r\n\r\n";
+        let expected = format!("POST / HTTP/1.1\r\nHost: a\r\nX-Kept: 1\r\n{OURS}Content-Length: 3\r\n\r\n");
+        assert_eq!(forward(text, false), expected);
+    }
+
+    #[test]
+    fn forwarding_fields_are_ours_alone_unless_the_sender_is_trusted() {
+        let claims = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\n\
+                      Forwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\n";
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{claims}\r\n");
+        assert_eq!(forward(&text, false), format!("GET / HTTP/1.1\r\nHost: a\r\n{OURS}\r\n"));
+        let trusted = forward(&text, true);
+        for line in ["X-Forwarded-For: 6.6.6.6, 10.0.0.7", "X-Forwarded-Proto: https", "X-Forwarded-Host: evil",
+                     "X-Forwarded-Port: 1", "Forwarded: for=6.6.6.6", "X-Real-IP: 6.6.6.6"] {
+            assert_eq!(trusted.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line} in {trusted}");
+        }
+        assert_eq!(trusted.matches("X-Forwarded-For").count(), 1);
+    }
+
+    #[test]
+    fn an_absolute_target_becomes_a_path_and_a_host() {
+        for (line, target) in [("GET http://b:8/x?y", "/x?y"), ("GET http://b:8", "/"), ("GET http://b:8?y", "/?y"), ("OPTIONS http://b:8", "*")] {
+            let out = forward(&format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n"), false);
+            let method = line.split(' ').next().unwrap();
+            assert!(out.starts_with(&format!("{method} {target} HTTP/1.1\r\nHost: b:8\r\n")), "{out}");
+        }
+    }
+
+    #[test]
+    fn forwards_are_counted_down() {
+        assert!(forward("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 7\r\n\r\n", false).contains("\r\nMax-Forwards: 6\r\n"));
+        assert!(forward("GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 7\r\n\r\n", false).contains("\r\nMax-Forwards: 7\r\n"));
+    }
+
+    #[test]
+    fn a_request_without_a_host_gets_one() {
+        let out = forward("GET / HTTP/1.0\r\n\r\n", false);
+        assert!(out.starts_with("GET / HTTP/1.1\r\nHost: web\r\n") && out.ends_with("Via: 1.0 ringmaster\r\n\r\n"), "{out}");
+    }
+
+    #[test]
+    fn a_response_keeps_its_fields_and_gets_a_date() {
+        let text = "HTTP/1.0 200 Fine\r\nset-cookie: a\r\nServer: s\r\nset-cookie: b\r\nConnection: x-hop\r\nX-Hop: 1\r\n\
+                    Content-Length: 2\r\n\r\n";
+        assert_eq!(
+            back(text, Method::Get),
+            "HTTP/1.1 200 Fine\r\nset-cookie: a\r\nServer: s\r\nset-cookie: b\r\nVia: 1.1 ringmaster\r\nDate: now\r\nContent-Length: 2\r\n\r\n"
+        );
+        assert!(!back("HTTP/1.1 200 OK\r\nDate: then\r\n\r\n", Method::Get).contains("now"));
+    }
+
+    #[test]
+    fn a_response_without_a_body_claims_no_length() {
+        let end = "Via: 1.1 ringmaster\r\nDate: now\r\n\r\n";
+        for (text, method) in [
+            ("HTTP/1.1 204 X\r\nContent-Length: 0\r\n\r\n", Method::Get),
+            ("HTTP/1.1 304 X\r\n\r\n", Method::Get),
+            ("HTTP/1.1 200 X\r\n\r\n", Method::Head),
+            ("HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n", Method::Head),
+        ] {
+            assert!(back(text, method).ends_with(end) && !back(text, method).contains("Content-Length"), "{text:?}");
+        }
+        assert!(back("HTTP/1.1 200 X\r\nContent-Length: 7\r\n\r\n", Method::Head).contains("Content-Length: 7\r\n"));
+        assert!(back("HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n", Method::Get).contains("Content-Length: 0\r\n"));
+    }
+
+    #[test]
+    fn chunks_are_written_with_their_size() {
+        for size in [1, 9, 10, 15, 16, 255, 256, 65_536] {
+            let mut out = Vec::new();
+            chunk(&mut out, &vec![b'x'; size]);
+            assert!(out.starts_with(format!("{size:x}\r\nx").as_bytes()), "{size}");
+            assert_eq!(out.len(), format!("{size:x}").len() + 4 + size);
+        }
+        let text = "T\r\nX-T: 1\r\nContent-Length: 5\r\nSet-Cookie: a\r\n\r\n";
+        let trailers = head(text, Side::Response);
+        let mut out = Vec::new();
+        last_chunk(&mut out, Some((&trailers, text.as_bytes())));
+        assert_eq!(out, b"0\r\nX-T: 1\r\n\r\n");
+    }
+}
