@@ -47,6 +47,13 @@ pub enum DrainState {
 }
 
 impl Handshake {
+    /// Takes note, before the first publication, of the replicas that lived when the controller started. A data plane
+    /// that has served through its absence may send requests to any of them: what the first snapshot leaves out
+    /// is withdrawn by it, as if it had been published before.
+    pub fn adopt(&mut self, alive: impl IntoIterator<Item = ReplicaName>) {
+        self.published.extend(alive);
+    }
+
     /// Takes note of a newly published snapshot.
     pub fn publish(&mut self, snapshot: &Snapshot, now: Timestamp) {
         let next: BTreeSet<ReplicaName> = snapshot.endpoints().map(|e| e.replica.clone()).collect();
@@ -101,5 +108,30 @@ impl Handshake {
     /// The generation that the data plane has acknowledged.
     pub fn acknowledged(&self) -> Generation {
         self.report.acknowledged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acknowledged(generation: u64) -> Report {
+        Report { acknowledged: Generation(generation), ..Report::default() }
+    }
+
+    #[test]
+    fn what_lived_before_the_start_is_drained_like_what_was_published() {
+        let name: ReplicaName = "web-2-0".parse().unwrap();
+        let first = Snapshot { generation: Generation(7), ..Snapshot::default() };
+        let mut handshake = Handshake::default();
+        assert_eq!(handshake.drain_state(&name, Timestamp(0)), DrainState::Drained, "nobody knows of it");
+        handshake.adopt([name.clone()]);
+        assert_eq!(handshake.drain_state(&name, Timestamp(0)), DrainState::Published);
+        handshake.publish(&first, Timestamp(10));
+        handshake.report(acknowledged(6), Timestamp(20));
+        let waiting = DrainState::Unacknowledged(Duration::from_millis(20));
+        assert_eq!(handshake.drain_state(&name, Timestamp(30)), waiting);
+        handshake.report(acknowledged(7), Timestamp(40));
+        assert_eq!(handshake.drain_state(&name, Timestamp(50)), DrainState::Drained);
     }
 }
