@@ -18,6 +18,8 @@ pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Handshake {
     published: BTreeSet<ReplicaName>,
     withdrawn: BTreeMap<ReplicaName, Withdrawal>,
+    newest: Generation,
+    newest_at: Timestamp,
     report: Report,
 }
 
@@ -63,6 +65,7 @@ impl Handshake {
         }
         self.withdrawn.retain(|name, _| !next.contains(name));
         self.published = next;
+        (self.newest, self.newest_at) = (snapshot.generation, now);
     }
 
     /// Takes note of what the data plane reports.
@@ -105,6 +108,12 @@ impl Handshake {
         self.published.contains(name)
     }
 
+    /// Whether requests go by what was published last, as far as is known: it is acknowledged, or has been waited for
+    /// in vain.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.report.acknowledged >= self.newest || now.since(self.newest_at) >= ACKNOWLEDGE_TIMEOUT
+    }
+
     /// The generation that the data plane has acknowledged.
     pub fn acknowledged(&self) -> Generation {
         self.report.acknowledged
@@ -133,5 +142,16 @@ mod tests {
         assert_eq!(handshake.drain_state(&name, Timestamp(30)), waiting);
         handshake.report(acknowledged(7), Timestamp(40));
         assert_eq!(handshake.drain_state(&name, Timestamp(50)), DrainState::Drained);
+    }
+
+    #[test]
+    fn what_is_published_is_in_force_once_it_is_acknowledged_or_waited_for_in_vain() {
+        let mut handshake = Handshake::default();
+        handshake.publish(&Snapshot { generation: Generation(7), ..Snapshot::default() }, Timestamp(10));
+        handshake.report(acknowledged(6), Timestamp(20));
+        assert!(!handshake.is_in_force(Timestamp(5_009)));
+        assert!(handshake.is_in_force(Timestamp(5_010)));
+        handshake.report(acknowledged(7), Timestamp(30));
+        assert!(handshake.is_in_force(Timestamp(30)));
     }
 }
