@@ -19,7 +19,7 @@ use crate::frame;
 use crate::message::{Hello, Question, Run, ToPlane};
 use crate::planes::{Note, Planes};
 use crate::session::{self, Heard, Session};
-use crate::{LocalHandler, SILENCE_MAX, random};
+use crate::{CONNECTED_METRIC, LocalHandler, SILENCE_MAX, random};
 
 /// Connections at once, those that have not said hello included.
 const CONNECTIONS_MAX: usize = 64;
@@ -130,11 +130,8 @@ impl Hub {
     pub async fn metrics(&self) -> String {
         let sessions = self.0.planes().sessions();
         let mut out = Exposition::new();
-        out.family(
-            "ringmaster_data_plane_connected",
-            Kind::Gauge,
-            "1 while the data plane is connected, 0 while it is away.",
-        );
+        let (name, help) = CONNECTED_METRIC;
+        out.family(name, Kind::Gauge, help);
         for (name, session) in &sessions {
             out.sample(&[("data_plane", name)], u8::from(session.is_some()));
         }

@@ -35,6 +35,10 @@ pub use planes::Note;
 /// A data plane that has been away for so long is no longer waited for.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
+/// The metric that says of every data plane whether it is there: its name and its help.
+pub const CONNECTED_METRIC: (&str, &str) =
+    ("ringmaster_data_plane_connected", "1 while the data plane is there, 0 while it is cut off.");
+
 /// Each side says something at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Who has said nothing for so long is gone; so is who does not take what it is sent.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::ProxyArgs;
 use crate::serve::data_plane::listener_text;
+use crate::serve::metrics::of_process;
 use crate::serve::{in_use, logging, read_token, shutdown_on_signal};
 use lock::Lock;
 
@@ -123,7 +124,8 @@ async fn serve(
     begin(&proxy);
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(listen = ?proxy.local_addrs(), threads, "the data plane of ringmaster {version} serves");
-    let metrics = Arc::new(proxy.metrics_renderer());
+    let counted = proxy.metrics_renderer();
+    let metrics = Arc::new(move || of_process() + &counted());
     let nothing_yet = "nothing to route by yet: the controller has not been met";
     let waits_for = Arc::new(move || (snapshots.borrow().generation.0 == 0).then(|| nothing_yet.to_owned()));
     let figures = async {

@@ -3,7 +3,7 @@
 mod child;
 pub(crate) mod data_plane;
 pub(crate) mod logging;
-mod metrics;
+pub(crate) mod metrics;
 mod runtime;
 
 use std::future::Future;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringmaster_core::desired::Desired;
+use ringmaster_core::handshake::ACKNOWLEDGE_TIMEOUT;
 use ringmaster_core::observed::{Observed, Pending, Replica, ReplicaState};
 use ringmaster_core::plan::{Action, Plan, plan};
 use ringmaster_core::snapshot::{Snapshot, snapshot};
@@ -24,6 +25,10 @@ impl Reconciler {
         }
         let started = std::time::Instant::now();
         let now = self.clock.now();
+        if self.snapshots.borrow().generation.0 == 0 {
+            // Before the first plan: none of them may be stopped until the data plane has heard of it.
+            self.world.adopt();
+        }
         let (mut observed, failures) = self.world.observe(desired, now);
         for (name, why) in failures {
             self.timeline.warning(Some(&name.service), &name.short(), "Failed", format!("{name}: {why}"));
@@ -35,13 +40,15 @@ impl Reconciler {
             self.wake_at = Some(until);
             return;
         }
-        self.publish(desired, &observed, &plan);
+        let published = self.publish(desired, &observed, &plan);
         observed.handshake = self.world.handshake.clone();
         self.sync_probes(desired);
         self.publish_status(desired, &observed, &plan);
         self.note_orphans(&plan);
         self.finish(&plan);
-        self.wake_at = plan.wake_at;
+        // Whether it is acknowledged in time is looked at then.
+        let in_time = published.then(|| now.after(ACKNOWLEDGE_TIMEOUT));
+        self.wake_at = plan.wake_at.into_iter().chain(in_time).min();
         self.spans.planned(desired, &plan, now);
         let waiting = plan.actions.into_iter().filter_map(|action| self.start(action, desired)).count();
         metrics::gauge!("ringmaster_workqueue_depth").set(waiting as f64);
@@ -65,18 +72,14 @@ impl Reconciler {
         (observed.now < until && observed.replicas.iter().any(is_unjudged)).then_some(until)
     }
 
-    /// Publishes the snapshot if it routes differently from the one in force.
-    fn publish(&mut self, desired: &Desired, observed: &Observed, plan: &Plan) {
+    /// Publishes the snapshot if it routes differently from the one in force; returns whether it does.
+    fn publish(&mut self, desired: &Desired, observed: &Observed, plan: &Plan) -> bool {
         let current = Arc::clone(&self.snapshots.borrow());
         let is_first = current.generation.0 == 0;
         let generation = if is_first { self.first_generation } else { current.generation.next() };
         let next = snapshot(desired, observed, plan, generation);
         if next.routes_like(&current) && !is_first {
-            return;
-        }
-        if is_first {
-            let alive = observed.replicas.iter().filter(|replica| replica.is_live() && replica.id.is_some());
-            self.world.handshake.adopt(alive.map(|replica| replica.name.clone()));
+            return false;
         }
         let names = |snapshot: &Snapshot| -> BTreeSet<ReplicaName> {
             snapshot.endpoints().map(|endpoint| endpoint.replica.clone()).collect()
@@ -108,6 +111,7 @@ impl Reconciler {
             let message = format!("{name} gets no new requests: {why}");
             self.timeline.normal(Some(&name.service), &name.short(), "Withdrawn", message);
         }
+        true
     }
 
     fn sync_probes(&mut self, desired: &Desired) {

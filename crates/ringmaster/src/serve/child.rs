@@ -28,6 +28,7 @@ use crate::proxy::lock::{Holder, Lock};
 const NAME: &str = "child";
 /// One that has lived for so long has not failed to start: it is started again at once.
 const STARTED_AFTER: Duration = Duration::from_secs(1);
+/// One that dies at once again and again is started after pauses that double; the first time there is none.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long it may take to end after SIGTERM, requests in flight included.
@@ -84,27 +85,22 @@ impl Child {
 
     /// Keeps one running until shut down, then ends it.
     pub(super) async fn supervise(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let mut pause = PAUSE_MIN;
+        let mut pause = Duration::ZERO;
         while !shutdown.is_cancelled() {
             let since = Instant::now();
             let how = tokio::select! {
                 how = self.run_one() => how?,
                 () = shutdown.cancelled() => break,
             };
-            if shutdown.is_cancelled() {
-                break;
-            }
             if since.elapsed() >= STARTED_AFTER {
-                pause = PAUSE_MIN;
-                tracing::warn!("the data plane has ended ({how}): it is started again");
-                continue;
+                pause = Duration::ZERO;
             }
-            tracing::warn!("the data plane has ended at once ({how}): it is started again in {pause:?}");
+            tracing::warn!("the data plane has ended ({how}): it is started again, after {pause:?}");
             tokio::select! {
                 () = sleep(pause) => {}
                 () = shutdown.cancelled() => {}
             }
-            pause = PAUSE_MAX.min(2 * pause);
+            pause = (2 * pause).clamp(PAUSE_MIN, PAUSE_MAX);
         }
         match Lock::holder(&self.folder)? {
             Some(holder) => self.end(&holder).await,

@@ -11,8 +11,9 @@ use ringmaster_controller::admin::DataPlaneMetrics;
 use ringmaster_controller::assignment::Assignment;
 use ringmaster_controller::store::Traffic;
 use ringmaster_controller::timeline::Timeline;
+use ringmaster_core::exposition::{Exposition, Kind};
 use ringmaster_core::snapshot::{Report, Snapshot};
-use ringmaster_link::{Address, Hub, HubConfig, LocalHandler, Note};
+use ringmaster_link::{Address, CONNECTED_METRIC, Hub, HubConfig, LocalHandler, Note};
 use ringmaster_proxy::{ListenerState, ListenerStatus, LocalApi, LocalResponse, Proxy, ProxyConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -69,10 +70,19 @@ fn in_process(setup: Setup<'_>) -> anyhow::Result<DataPlane> {
     let (listeners, metrics) = (proxy.listeners_reader(), proxy.metrics_renderer());
     Ok(DataPlane {
         listeners: Arc::new(move || listeners().iter().map(listener_text).collect()),
-        metrics: Arc::new(move || std::future::ready(metrics()).boxed()),
+        metrics: Arc::new(move || std::future::ready(is_there() + &metrics()).boxed()),
         traffic: Arc::new(proxy.traffic_reader()),
         parts: vec![essential("the data plane", proxy.join())],
     })
+}
+
+/// The one in this process is there as long as anybody can ask.
+fn is_there() -> String {
+    let mut out = Exposition::new();
+    let (name, help) = CONNECTED_METRIC;
+    out.family(name, Kind::Gauge, help);
+    out.sample(&[("data_plane", "in-process")], 1);
+    out.finish()
 }
 
 async fn apart(setup: Setup<'_>) -> anyhow::Result<DataPlane> {

@@ -32,6 +32,13 @@ pub(super) async fn upkeep(handle: PrometheusHandle, shutdown: CancellationToken
     }
 }
 
+/// The figures of this process alone.
+pub(crate) fn of_process() -> String {
+    let mut out = Exposition::new();
+    process::render(&mut out);
+    out.finish()
+}
+
 /// What is known of this daemon and its process.
 pub(super) struct About {
     pub(super) version: &'static str,
