@@ -1,12 +1,17 @@
 //! The seam between the two halves: what the controller publishes and what the data plane reports back.
 //!
-//! Both are immutable values that travel through `watch` channels. The data plane learns everything from a
+//! Both are immutable values that travel through `watch` channels; between processes a snapshot travels packed
+//! ([`Packer`], [`Unpacker`]). The data plane learns everything from a
 //! [`Snapshot`] (it never hears of containers), the controller learns everything from a [`Report`].
+
+mod packed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::desired::Desired;
@@ -16,6 +21,8 @@ use crate::plan::Plan;
 use crate::ring::explain::{Explanation, SkipReason};
 use crate::ring::{KeyHash, Ring, bounded};
 use crate::spec::{Balancing, ListenerSpec, Resilience, RouteSpec};
+
+pub use packed::{PackedService, PackedSnapshot, Packer, RingBytes, RingDigest, UnpackError, Unpacker};
 
 /// The immutable routing state. A request uses exactly one per attempt.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,7 +55,8 @@ pub struct ServiceRouting {
 }
 
 /// A replica as the proxy sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Endpoint {
     /// Its name: a new attempt is a new endpoint, with its own connections and counts.
     pub replica: ReplicaName,
@@ -57,11 +65,13 @@ pub struct Endpoint {
     /// Its share by that of the others; 0 gets nothing.
     pub weight: u32,
     /// Since when it serves, if its member is new to the set and the service starts such slowly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_since: Option<Timestamp>,
 }
 
 /// What the data plane tells the controller.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Report {
     /// The lowest generation that every worker has swapped in: no request is given to an endpoint that this
     /// generation leaves out.
@@ -71,7 +81,8 @@ pub struct Report {
 }
 
 /// What the data plane knows of one endpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EndpointReport {
     /// Requests that have not ended: from the choice until the last upstream byte or the end of an upgrade.
     pub in_flight: u32,
@@ -129,6 +140,26 @@ impl Default for Snapshot {
             services: BTreeMap::new(),
             assignment_api: None,
         }
+    }
+}
+
+impl Report {
+    /// What several data planes say together, in the words of one: what the slowest has acknowledged, the requests of
+    /// all, and an ejection by any. None of nobody.
+    pub fn together<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Option<Report> {
+        let mut reports = reports.into_iter();
+        let mut all = reports.next()?.clone();
+        for report in reports {
+            all.acknowledged = all.acknowledged.min(report.acknowledged);
+            for (name, more) in &report.endpoints {
+                let sum = all.endpoints.entry(name.clone()).or_default();
+                sum.in_flight = sum.in_flight.saturating_add(more.in_flight);
+                sum.requests = sum.requests.saturating_add(more.requests);
+                sum.failures = sum.failures.saturating_add(more.failures);
+                sum.ejected |= more.ejected;
+            }
+        }
+        Some(all)
     }
 }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A crate's folder, and the crates of ours that it may import.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("core", &[]),
     ("runtime", &["core"]),
     ("replica", &[]),
@@ -17,11 +17,12 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("process", &["core", "runtime"]),
     ("proxy", &["core"]),
     ("controller", &["core", "runtime"]),
+    ("link", &["core"]),
     ("client", &["core"]),
     ("lab", &["core", "client"]),
     (
         "ringmaster",
-        &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "client", "lab"],
+        &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "link", "client", "lab"],
     ),
 ];
 
