@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Endpoint, ServiceRouting, Snapshot};
+use super::{Endpoint, Front, ServiceRouting, Snapshot};
 use crate::ids::{Generation, Ordinal, ServiceName};
 use crate::ring::{RestoreError, Ring};
 use crate::spec::{Balancing, ListenerSpec, Resilience, RouteSpec};
@@ -35,6 +35,9 @@ pub struct PackedSnapshot {
     pub services: BTreeMap<ServiceName, PackedService>,
     /// The service that the assignment's API edits, if it is on.
     pub assignment_api: Option<ServiceName>,
+    /// How clients are met.
+    #[serde(default)]
+    pub front: Front,
 }
 
 /// A service's routing without the content of its ring.
@@ -113,6 +116,7 @@ impl Packer {
             listeners: snapshot.listeners.clone(),
             services,
             assignment_api: snapshot.assignment_api.clone(),
+            front: snapshot.front.clone(),
         }
     }
 
@@ -167,6 +171,7 @@ impl Unpacker {
             listeners: packed.listeners.clone(),
             services,
             assignment_api: packed.assignment_api.clone(),
+            front: packed.front.clone(),
         })
     }
 
