@@ -51,7 +51,7 @@ pub(crate) struct Serve {
     #[arg(long, env = "RINGMASTER_DATA_PLANE", value_enum, default_value_t = DataPlaneMode::InProcess)]
     pub(crate) data_plane: DataPlaneMode,
     /// With `--data-plane none`: where data planes (`ringmaster proxy --controller`) find this controller
-    /// [default: unix:<state dir>/link.sock].
+    /// [default: the socket data-plane/link.sock in the state folder].
     #[arg(long, env = "RINGMASTER_LINK_LISTEN", value_name = "unix:PATH|HOST:PORT")]
     pub(crate) link_listen: Option<Address>,
     /// A file with the token that data planes have to show; needed for HOST:PORT.
