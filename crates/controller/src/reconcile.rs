@@ -16,7 +16,7 @@ use futures_util::stream::BoxStream;
 use ringmaster_core::desired::Desired;
 use ringmaster_core::snapshot::{Report, Snapshot};
 use ringmaster_core::status::ServiceStatus;
-use ringmaster_core::{Ordinal, ReplicaName, ServiceName, Timestamp};
+use ringmaster_core::{Ordinal, Reason, ReplicaName, ServiceName, Timestamp};
 use ringmaster_runtime::{Runtime, Signal, Wake};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -215,7 +215,7 @@ impl Reconciler {
                 self.timeline.warning(
                     Some(&name.service),
                     &name.short(),
-                    "Ejected",
+                    Reason::Ejected,
                     "the data plane cannot reach it and has stopped choosing it",
                 );
                 // Live traffic noticed something first: look at once instead of waiting for a probe or an event.
@@ -237,7 +237,7 @@ impl Reconciler {
                     self.timeline.normal(
                         None,
                         "engine",
-                        "EngineReachable",
+                        Reason::EngineReachable,
                         "it answers again: listing everything",
                     );
                 }
@@ -249,7 +249,7 @@ impl Reconciler {
 
     fn engine_unreachable(&mut self, why: String) {
         let message = format!("{why}: replicas are left as they are and traffic goes on");
-        self.timeline.warning(None, "engine", "EngineUnreachable", message);
+        self.timeline.warning(None, "engine", Reason::EngineUnreachable, message);
         self.world.fail_list(why);
         self.listing.want();
     }

@@ -21,6 +21,7 @@ pub mod members;
 pub mod observed;
 pub mod plan;
 pub mod quantity;
+pub mod reason;
 pub mod ring;
 pub mod snapshot;
 pub mod spec;
@@ -29,4 +30,5 @@ mod time;
 pub mod traffic;
 
 pub use ids::{Attempt, Generation, Ordinal, ReplicaName, Revision, ServiceName};
+pub use reason::Reason;
 pub use time::Timestamp;

@@ -98,6 +98,22 @@ pub(crate) enum Verb {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Show the services, their replicas and their traffic as they change; q ends it.
+    #[command(after_help = "Examples:\n  ringmaster top\n  ringmaster top --interval 500ms\n  \
+                            ringmaster top --once -o json\n\n\
+                            Rates are over the last interval. Where standard output is no terminal it prints one table and \
+                            ends, as with --once.")]
+    Top(Top),
+    /// See the templates that a service has had, and go back to one of them.
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// Show what the daemon logs, or make it log something else until it ends.
+    #[command(after_help = "Examples:\n  ringmaster log-level\n  ringmaster log-level debug\n  \
+                            ringmaster log-level info,ringmaster_proxy=debug")]
+    LogLevel {
+        /// A level (off, error, warn, info, debug, trace), or `target=level` with commas between.
+        filter: Option<String>,
+    },
     /// Inject a fault: send a signal to a replica's process (the daemon needs --allow-faults).
     #[command(after_help = "Examples:\n  ringmaster kill web-1\n  ringmaster kill web-1 --signal STOP")]
     Kill {
@@ -200,7 +216,11 @@ pub(crate) struct Serve {
     /// Let `ringmaster kill` inject faults.
     #[arg(long, env = "RINGMASTER_ALLOW_FAULTS")]
     pub(crate) allow_faults: bool,
-    /// How log lines look.
+    /// A collector that takes traces by OTLP over HTTP, such as http://127.0.0.1:4318 [default: no traces].
+    #[cfg(feature = "otel")]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
+    /// How log lines look. What is logged: RUST_LOG at the start, `ringmaster log-level` later.
     #[arg(long, env = "RINGMASTER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     pub(crate) log_format: LogFormat,
 }
@@ -294,6 +314,53 @@ pub(crate) struct Scale {
     /// How long to wait.
     #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
     pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rollout {
+    /// List the templates that a service has had, oldest first.
+    #[command(after_help = "Example:\n  ringmaster rollout history web")]
+    History {
+        /// The service.
+        service: String,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Go back to an earlier template. Only the template changes: the count, balancing and the rest stay.
+    #[command(
+        after_help = "Examples:\n  ringmaster rollout undo web\n  ringmaster rollout undo web --to-revision 3\n\n\
+                            The next `apply` of a file with another template goes forward again: change the file too."
+    )]
+    Undo(Undo),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Undo {
+    /// The service.
+    pub(crate) service: String,
+    /// The revision to go back to [default: the template before the one in force].
+    #[arg(long, value_name = "N")]
+    pub(crate) to_revision: Option<u64>,
+    /// Do not wait until it is so.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Time between two looks.
+    #[arg(long, default_value = "1s", value_parser = interval, value_name = "TIME")]
+    pub(crate) interval: Duration,
+    /// Look twice, print one table, and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How to print what was seen once.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -406,6 +473,13 @@ fn share(text: &str) -> Result<f64, String> {
     };
     let share = share.filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "a share is written as `25%`, from 0% to 100%, or as `0.25`".to_owned())
+}
+
+/// Not so short that looking is the load.
+fn interval(text: &str) -> Result<Duration, String> {
+    let long_enough = |time: &Duration| *time >= Duration::from_millis(100);
+    let time = span(text)?;
+    Some(time).filter(long_enough).ok_or_else(|| "100ms is the shortest".to_owned())
 }
 
 fn span(text: &str) -> Result<Duration, String> {

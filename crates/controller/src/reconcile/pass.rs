@@ -8,8 +8,10 @@ use ringmaster_core::observed::{Observed, Pending};
 use ringmaster_core::plan::{Action, Plan, plan};
 use ringmaster_core::snapshot::{Snapshot, snapshot};
 use ringmaster_core::status::status;
-use ringmaster_core::{ReplicaName, Revision};
-use ringmaster_runtime::CreateRequest;
+use ringmaster_core::{Reason, ReplicaName, Revision};
+use ringmaster_runtime::{CreateRequest, RuntimeError};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::tasks::Done;
 use super::{Board, Reconciler};
@@ -26,9 +28,16 @@ impl Reconciler {
         let now = self.clock.now();
         let (observed, failures) = self.world.observe(desired, now);
         for (name, why) in failures {
-            self.timeline.warning(Some(&name.service), &name.short(), "Failed", format!("{name}: {why}"));
+            self.timeline.warning(
+                Some(&name.service),
+                &name.short(),
+                Reason::Failed,
+                format!("{name}: {why}"),
+            );
         }
         let plan = plan(desired, &observed);
+        let span = self.span(desired, &plan);
+        let _entered = span.enter();
         self.publish(desired, &observed, &plan);
         self.sync_probes(desired);
         self.publish_status(desired, &observed, &plan);
@@ -41,6 +50,18 @@ impl Reconciler {
         metrics::gauge!("ringmaster_workqueue_active").set(self.tasks.len() as f64);
         metrics::histogram!("ringmaster_reconcile_duration_seconds").record(started.elapsed());
         metrics::counter!("ringmaster_reconcile_total").increment(1);
+    }
+
+    /// The span of a pass that does something: it belongs to the request that asked for it, if one did. Others would
+    /// only hide those.
+    fn span(&self, desired: &Desired, plan: &Plan) -> Span {
+        let cause = self.store.take_cause();
+        let (generation, actions) = (desired.generation.0, plan.actions.len());
+        match cause {
+            None if actions == 0 && !self.spans.drains_begin(plan) => Span::none(),
+            None => tracing::debug_span!(parent: None, "reconcile", generation, actions),
+            Some(cause) => tracing::debug_span!(parent: cause.id(), "reconcile", generation, actions),
+        }
     }
 
     /// Publishes the snapshot if it routes differently from the one in force.
@@ -64,7 +85,7 @@ impl Reconciler {
             self.timeline.normal(
                 Some(&name.service),
                 &name.short(),
-                "Ready",
+                Reason::Ready,
                 format!("{name} gets traffic{at}"),
             );
         }
@@ -78,7 +99,7 @@ impl Reconciler {
                 (None, None) => "it is gone".to_owned(),
             };
             let message = format!("{name} gets no new requests: {why}");
-            self.timeline.normal(Some(&name.service), &name.short(), "Withdrawn", message);
+            self.timeline.normal(Some(&name.service), &name.short(), Reason::Withdrawn, message);
         }
     }
 
@@ -127,12 +148,12 @@ impl Reconciler {
                 condition.status.then(|| condition.clone())
             };
             match (degraded(previous.statuses.get(name)), degraded(Some(service))) {
-                (before, Some(now)) if before.as_ref().map(|b| &b.reason) != Some(&now.reason) => {
-                    self.timeline.warning(Some(name), "service", &now.reason, now.message);
+                (before, Some(now)) if before.as_ref().map(|b| b.reason) != Some(now.reason) => {
+                    self.timeline.warning(Some(name), "service", now.reason, now.message);
                 }
                 (Some(before), None) => {
                     let message = format!("no longer degraded ({})", before.reason);
-                    self.timeline.normal(Some(name), "service", "Recovered", message);
+                    self.timeline.normal(Some(name), "service", Reason::Recovered, message);
                 }
                 _ => {}
             }
@@ -157,7 +178,7 @@ impl Reconciler {
                      names the service to take it up, or remove it by hand",
                     name.service
                 );
-                self.timeline.warning(None, &name.short(), "Orphaned", message);
+                self.timeline.warning(None, &name.short(), Reason::Orphaned, message);
             }
         }
     }
@@ -175,7 +196,7 @@ impl Reconciler {
                 self.timeline.normal(
                     Some(&name.service),
                     &name.short(),
-                    "Creating",
+                    Reason::Creating,
                     format!("{name} at revision {revision}: {reason}"),
                 );
                 self.world.history.record_attempt(&name);
@@ -190,31 +211,37 @@ impl Reconciler {
                 self.world.begin_create(&request, now);
                 self.spans.creating(&name, now);
                 let runtime = Arc::clone(&self.runtime);
-                self.tasks.spawn(async move {
-                    let result = act::create(runtime, request).await;
+                let span = tracing::debug_span!("create", replica = %name, %revision, %reason, error = Empty);
+                let create = async move {
+                    let result = told(act::create(runtime, request).await);
                     Done::Created { name, revision, result: Box::new(result) }
-                });
+                };
+                self.tasks.spawn(create.instrument(span));
             }
             Action::Remove { id, name, grace, reason } => {
                 let what = if grace.is_some() { "stopping and removing" } else { "removing" };
                 let message = format!("{what} {name}: {reason}");
-                self.timeline.normal(Some(&name.service), &name.short(), "Removing", message);
+                self.timeline.normal(Some(&name.service), &name.short(), Reason::Removing, message);
                 self.world.begin_action(&name, Pending::Remove, now);
                 let runtime = Arc::clone(&self.runtime);
-                self.tasks.spawn(async move {
-                    let result = act::remove(runtime, id.clone(), name.clone(), grace).await;
+                let span = tracing::debug_span!("remove", replica = %name, %reason, error = Empty);
+                let remove = async move {
+                    let result = told(act::remove(runtime, id.clone(), name.clone(), grace).await);
                     Done::Removed { name, id, result }
-                });
+                };
+                self.tasks.spawn(remove.instrument(span));
             }
             Action::Repair { id, name, reason } => {
                 let message = format!("{reason}: undoing that");
-                self.timeline.warning(Some(&name.service), &name.short(), "Repairing", message);
+                self.timeline.warning(Some(&name.service), &name.short(), Reason::Repairing, message);
                 self.world.begin_action(&name, Pending::Repair, now);
                 let runtime = Arc::clone(&self.runtime);
-                self.tasks.spawn(async move {
-                    let result = runtime.repair(&id).await;
+                let span = tracing::debug_span!("repair", replica = %name, %reason, error = Empty);
+                let repair = async move {
+                    let result = told(runtime.repair(&id).await);
                     Done::Repaired { name, result }
-                });
+                };
+                self.tasks.spawn(repair.instrument(span));
             }
         }
         None
@@ -224,4 +251,12 @@ impl Reconciler {
         let (resolved, content_id) = self.resolutions.get(service)?.resolved.clone()?;
         (resolved == *revision).then_some(content_id)
     }
+}
+
+/// An action's end, with its error on the span that is entered.
+fn told<T>(result: Result<T, RuntimeError>) -> Result<T, RuntimeError> {
+    if let Err(error) = &result {
+        Span::current().record("error", tracing::field::display(error));
+    }
+    result
 }
