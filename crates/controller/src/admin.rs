@@ -148,9 +148,7 @@ fn router(state: AdminState, shutdown: CancellationToken) -> Router {
         .route("/version", get(handlers::version));
     Router::new()
         .nest("/api/v1", api)
-        .route("/", get(dashboard::index))
-        .route(dashboard::SCRIPT, get(dashboard::script))
-        .route(dashboard::STYLE, get(dashboard::style))
+        .merge(dashboard::routes())
         .route("/api", get(handlers::index))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(handlers::healthz))

@@ -19,6 +19,7 @@ pub mod ids;
 pub mod manifest;
 pub mod members;
 pub mod observed;
+pub mod palette;
 pub mod plan;
 pub mod quantity;
 pub mod reason;
