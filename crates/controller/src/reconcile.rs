@@ -35,6 +35,9 @@ const RESYNC_PERIOD: Duration = Duration::from_secs(10);
 /// Most replicas that are created at once.
 const CREATES_MAX: usize = 64;
 
+/// For how long what the loop does counts as done for the last request.
+const CAUSE_MAX: Duration = Duration::from_secs(10);
+
 /// What is, published for the admin API.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Board {
@@ -98,6 +101,9 @@ pub(crate) struct Reconciler {
     finishing: Finishing,
     wake_at: Option<Timestamp>,
     spans: Spans,
+    /// The span of the request that the loop works for, until all is as desired, and not longer than
+    /// [`CAUSE_MAX`]: it is not over before.
+    cause: Option<(tracing::Span, tokio::time::Instant)>,
 }
 
 /// The loop's ends of the channels.
@@ -141,6 +147,7 @@ impl Reconciler {
             finishing: Finishing::default(),
             wake_at: None,
             spans: Spans::default(),
+            cause: None,
         }
     }
 

@@ -7,14 +7,15 @@ use ringmaster_core::desired::Desired;
 use ringmaster_core::observed::{Observed, Pending};
 use ringmaster_core::plan::{Action, Plan, plan};
 use ringmaster_core::snapshot::{Snapshot, snapshot};
-use ringmaster_core::status::status;
+use ringmaster_core::status::{ServiceStatus, status};
 use ringmaster_core::{Reason, ReplicaName, Revision};
 use ringmaster_runtime::{CreateRequest, RuntimeError};
+use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::tasks::Done;
-use super::{Board, Reconciler};
+use super::{Board, CAUSE_MAX, Reconciler};
 use crate::probe::Wanted;
 use crate::{act, figures};
 
@@ -50,18 +51,27 @@ impl Reconciler {
         metrics::gauge!("ringmaster_workqueue_active").set(self.tasks.len() as f64);
         metrics::histogram!("ringmaster_reconcile_duration_seconds").record(started.elapsed());
         metrics::counter!("ringmaster_reconcile_total").increment(1);
+        self.end_cause();
     }
 
-    /// The span of a pass that does something: it belongs to the request that asked for it, if one did. Others would
-    /// only hide those.
-    fn span(&self, desired: &Desired, plan: &Plan) -> Span {
-        let cause = self.store.take_cause();
-        let (generation, actions) = (desired.generation.0, plan.actions.len());
-        match cause {
-            None if actions == 0 && !self.spans.drains_begin(plan) => Span::none(),
-            None => tracing::debug_span!(parent: None, "reconcile", generation, actions),
-            Some(cause) => tracing::debug_span!(parent: cause.id(), "reconcile", generation, actions),
+    /// The span of a pass: it belongs to the request that asked for what is done, if one did. Without one, and with
+    /// nothing to do, there is none: such passes would only hide the others.
+    fn span(&mut self, desired: &Desired, plan: &Plan) -> Span {
+        if let Some(cause) = self.store.take_cause() {
+            self.cause = Some((cause, Instant::now()));
         }
+        let (generation, actions) = (desired.generation.0, plan.actions.len());
+        match &self.cause {
+            None if actions == 0 && !self.spans.drains_begin(plan) => Span::none(),
+            None => tracing::info_span!(parent: None, "reconcile", generation, actions),
+            Some((cause, _)) => tracing::info_span!(parent: cause.id(), "reconcile", generation, actions),
+        }
+    }
+
+    /// Forgets for whom the loop works once it is done, or has taken too long.
+    fn end_cause(&mut self) {
+        let is_done = self.board.borrow().statuses.values().all(ServiceStatus::is_converged);
+        self.cause.take_if(|(_, since)| is_done || since.elapsed() >= CAUSE_MAX);
     }
 
     /// Publishes the snapshot if it routes differently from the one in force.

@@ -80,7 +80,8 @@ impl StateDir {
     /// since. One that cannot be read goes too.
     pub(super) fn without_new_templates(&self, generations: Vec<Generation>) -> Vec<Generation> {
         let (mut kept, mut gone) = (Vec::new(), Vec::new());
-        let mut before = None;
+        // Before the first there was nothing.
+        let mut before = Some(BTreeMap::new());
         for generation in generations {
             let templates = self.revision(generation).ok().as_ref().map(templates);
             if templates.is_none() || templates == before {

@@ -17,7 +17,7 @@ const LAST_RESORT = ["slowStart", "overBound", "ejected"];
 export class Card {
   constructor(name) {
     this.name = name;
-    this.root = $("service").content.firstElementChild.cloneNode(true);
+    this.root = document.getElementById("service").content.firstElementChild.cloneNode(true);
     this.shares = new Map();
     this.rows = new Map();
     this.target = null; // a count that waits for a yes

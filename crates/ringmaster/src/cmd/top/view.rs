@@ -197,7 +197,7 @@ pub(super) fn render(view: &View, size: Size) -> Vec<String> {
     let desired: u32 = view.services.iter().map(|service| service.desired).sum();
     head.push(format!("{ready} of {desired} ready   {}", traffic(&view.total)));
     head.extend(view.engine_error.iter().map(|why| format!("! the engine does not answer: {why}")));
-    head.extend(view.away.iter().map(|why| format!("! {why}; these are the last figures")));
+    head.extend(view.away.iter().map(|why| format!("! these are the last figures: {why}")));
     let events = events(view);
     let services = services(view, size.height.map(|height| height.saturating_sub(head.len() + events.len())));
     let lines = head.into_iter().chain(services).chain(events);
