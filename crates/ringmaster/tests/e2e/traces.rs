@@ -136,6 +136,7 @@ async fn an_apply_is_in_the_trace_of_its_client_with_all_that_it_led_to() {
     }
     // The last spans are sent before the end.
     daemon.client.scale(&crate::common::name("web"), 3).await.unwrap();
+    daemon.until("web", "scaled", |status| status.ready == 3).await;
     assert_eq!(daemon.end(Signal::TERM).await, Some(0));
     collector.span("the last change", |span| attribute(span, "generation") == "3").await;
     daemon.restart().await;

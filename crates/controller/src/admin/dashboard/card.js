@@ -348,7 +348,7 @@ function backTo(to, from, at) {
   const other = (key) => JSON.stringify(to.template[key]) !== JSON.stringify(from.template[key]);
   const changed = Object.keys({ ...from.template, ...to.template }).filter(other);
   const age = to.at === null ? "" : `, ${span(at - to.at)} ago`;
-  const what = to.runs === from.runs ? `of ${to.runs}` : `${to.runs} instead of ${from.runs}`;
+  const what = to.runs === from.runs ? to.runs : `${to.runs} instead of ${from.runs}`;
   return `back to the template of revision ${to.revision}${age}: ${what} (${changed.join(", ")}). Every replica is replaced; the count and balancing stay.`;
 }
 
