@@ -1,11 +1,17 @@
 //! The command line: every verb, option and default, with help that has examples.
 
+mod lab;
+mod rollout;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringmaster_core::quantity::Span;
+
+pub(crate) use lab::{Lab, LabExperiment};
+pub(crate) use rollout::{Rollout, Top, Undo};
 
 /// Keeps N healthy replicas running on Docker and balances HTTP over them with consistent hashing.
 #[derive(Debug, Parser)]
@@ -316,53 +322,6 @@ pub(crate) struct Scale {
     pub(crate) timeout: Duration,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Rollout {
-    /// List the templates that a service has had, oldest first.
-    #[command(after_help = "Example:\n  ringmaster rollout history web")]
-    History {
-        /// The service.
-        service: String,
-        /// How to print it.
-        #[arg(short, long, value_enum, default_value_t = Output::Table)]
-        output: Output,
-    },
-    /// Go back to an earlier template. Only the template changes: the count, balancing and the rest stay.
-    #[command(
-        after_help = "Examples:\n  ringmaster rollout undo web\n  ringmaster rollout undo web --to-revision 3\n\n\
-                            The next `apply` of a file with another template goes forward again: change the file too."
-    )]
-    Undo(Undo),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Undo {
-    /// The service.
-    pub(crate) service: String,
-    /// The revision to go back to [default: the template before the one in force].
-    #[arg(long, value_name = "N")]
-    pub(crate) to_revision: Option<u64>,
-    /// Do not wait until it is so.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// How long to wait.
-    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
-    pub(crate) timeout: Duration,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Top {
-    /// Time between two looks.
-    #[arg(long, default_value = "1s", value_parser = interval, value_name = "TIME")]
-    pub(crate) interval: Duration,
-    /// Look twice, print one table, and end.
-    #[arg(long)]
-    pub(crate) once: bool,
-    /// How to print what was seen once.
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub(crate) output: Output,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct RingOf {
     /// A service of the daemon.
@@ -377,63 +336,6 @@ pub(crate) struct RingOf {
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
-}
-
-/// Which experiment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LabExperiment {
-    /// Distribution: requests per replica, as it is, without hashOn, and as the assignment hashes.
-    A1,
-    /// Scaling: 2 to 6 replicas.
-    A2,
-    /// Failure: kill -9, SIGSTOP, stop, two at once, all, under load (the daemon needs --allow-faults).
-    A3,
-    /// Hash functions: every policy and several formulas.
-    A4,
-    /// One page of everything; what is not in the folder yet is measured.
-    Report,
-    /// The same load through haproxy and nginx, where installed.
-    Compare,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Lab {
-    /// Which experiment.
-    #[arg(value_enum)]
-    pub(crate) experiment: LabExperiment,
-    /// Requests of each load.
-    #[arg(long, default_value_t = 10_000)]
-    pub(crate) requests: usize,
-    /// Requests in flight where they are sent as fast as they are answered.
-    #[arg(long, default_value_t = 100)]
-    pub(crate) concurrency: usize,
-    /// Requests per second of an open loop [default: as fast as answered; a3 1000].
-    #[arg(long, value_name = "R")]
-    pub(crate) rate: Option<f64>,
-    /// The seed of the request ids and of the arrivals.
-    #[arg(long, default_value_t = ringmaster_lab::SEED_DEFAULT)]
-    pub(crate) seed: u64,
-    /// How often a1 is repeated, each time with the next seed.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) runs: usize,
-    /// The service.
-    #[arg(long, default_value = "web")]
-    pub(crate) service: String,
-    /// The folder of the results.
-    #[arg(long, default_value = "lab-out", value_name = "DIR")]
-    pub(crate) out: PathBuf,
-    /// The data plane [default: where the daemon says that it listens].
-    #[arg(long, value_name = "URL")]
-    pub(crate) target: Option<String>,
-    /// H(i) of your own, for a4.
-    #[arg(long, value_name = "FORMULA")]
-    pub(crate) request_hash: Option<String>,
-    /// Φ(i, j) of your own, for a4.
-    #[arg(long, value_name = "FORMULA")]
-    pub(crate) server_hash: Option<String>,
-    /// A manifest: a4 measures its service's balancing too, and a daemon that is started for the experiment serves it.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -473,13 +375,6 @@ fn share(text: &str) -> Result<f64, String> {
     };
     let share = share.filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "a share is written as `25%`, from 0% to 100%, or as `0.25`".to_owned())
-}
-
-/// Not so short that looking is the load.
-fn interval(text: &str) -> Result<Duration, String> {
-    let long_enough = |time: &Duration| *time >= Duration::from_millis(100);
-    let time = span(text)?;
-    Some(time).filter(long_enough).ok_or_else(|| "100ms is the shortest".to_owned())
 }
 
 fn span(text: &str) -> Result<Duration, String> {
