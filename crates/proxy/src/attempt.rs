@@ -30,7 +30,9 @@ use crate::latency;
 use crate::picker::{self, Choice, Wish};
 use crate::retry::{self, Decision, Rights};
 use crate::routing::Service;
-use crate::upstream::{Connection, Endpoint, Failure, FailureKind, HeadFailure, InFlight, Reuse, Sent, read_head};
+use crate::upstream::{
+    Connection, Endpoint, Failure, FailureKind, HeadFailure, InFlight, Reuse, Sent, read_head,
+};
 use crate::worker::Worker;
 
 /// Most interim responses before the one that counts.
@@ -96,7 +98,11 @@ enum Event {
 }
 
 /// Tries until a response begins, or the decision is to give up; the error is none if the client is gone.
-pub(crate) async fn run(job: &Job<'_>, client: &TcpStream, timer: &mut Timer) -> Result<Begun, Option<Refusal>> {
+pub(crate) async fn run(
+    job: &Job<'_>,
+    client: &TcpStream,
+    timer: &mut Timer,
+) -> Result<Begun, Option<Refusal>> {
     let repeatable = job.request.method.is_idempotent() || job.request.has_idempotency_key;
     let mut race = Race {
         job,
@@ -136,7 +142,10 @@ pub(crate) async fn run(job: &Job<'_>, client: &TcpStream, timer: &mut Timer) ->
 }
 
 /// A place for the first try; waits for one, within the limits, if all endpoints have as many requests as they may.
-pub(crate) async fn reserve_or_wait(job: &Job<'_>, wish: &Wish<'_>) -> Result<(Rc<Service>, InFlight), Refusal> {
+pub(crate) async fn reserve_or_wait(
+    job: &Job<'_>,
+    wish: &Wish<'_>,
+) -> Result<(Rc<Service>, InFlight), Refusal> {
     let since = Instant::now();
     loop {
         let service = job.service()?;
@@ -217,7 +226,8 @@ impl<'a> Race<'a> {
             HedgeAfter::After(delay) => Some(delay.0),
             // Of one that is not known yet the others tell what is usual.
             HedgeAfter::Auto => Some(endpoint.health.latency.hedge_delay().unwrap_or_else(|| {
-                let others = service.places.iter().filter_map(|place| place.endpoint.health.latency.hedge_delay());
+                let others =
+                    service.places.iter().filter_map(|place| place.endpoint.health.latency.hedge_delay());
                 others.max().unwrap_or(latency::HEDGE_UNKNOWN)
             })),
         }
@@ -309,7 +319,12 @@ impl<'a> Race<'a> {
 }
 
 /// One try at one endpoint.
-async fn attempt(job: &Job<'_>, in_flight: InFlight, reuse: Reuse, connect: Duration) -> Result<Begun, Failure> {
+async fn attempt(
+    job: &Job<'_>,
+    in_flight: InFlight,
+    reuse: Reuse,
+    connect: Duration,
+) -> Result<Begun, Failure> {
     let endpoint = Rc::clone(in_flight.endpoint());
     let mut connection = endpoint.connection(reuse, connect).await?;
     let mut buffer = job.worker.buffers.take();
@@ -332,7 +347,8 @@ impl Begun {
         }
         forget_head(&mut self.buffer);
         let endpoint = Rc::clone(self.in_flight.endpoint());
-        let next = timer.within(limit, read_head(&mut self.connection.stream, &mut self.buffer, method)).await;
+        let next =
+            timer.within(limit, read_head(&mut self.connection.stream, &mut self.buffer, method)).await;
         match next {
             Some(Ok(response)) => {
                 self.response = response;

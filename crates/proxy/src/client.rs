@@ -149,7 +149,11 @@ async fn burst(worker: &Rc<Worker>, client: &mut Client) -> Burst {
 }
 
 /// Reads the head of a request, of which `buffer` may hold a part.
-async fn read_request(client: &mut Client, buffer: &mut Buffer, limit: Duration) -> Result<Request, NoRequest> {
+async fn read_request(
+    client: &mut Client,
+    buffer: &mut Buffer,
+    limit: Duration,
+) -> Result<Request, NoRequest> {
     let mut since = None;
     loop {
         let Buffer { bytes, head, .. } = &mut *buffer;

@@ -90,7 +90,8 @@ pub(crate) async fn serve(
     let exchange = Exchange::begin(access(worker, &front, client, request, buffer));
     let mut passage = Passage { worker, client, buffer, request, exchange, front, end: None };
     let method = request.method_name.of(passage.buffer);
-    let is_local = routing.assignment_api.is_some() && assignment::is_local(method, request.path(passage.buffer));
+    let is_local =
+        routing.assignment_api.is_some() && assignment::is_local(method, request.path(passage.buffer));
     if is_local && worker.shared.local.is_some() {
         drop(routing);
         return Box::pin(passage.ask_local()).await;
@@ -122,7 +123,13 @@ pub(crate) async fn serve(
 }
 
 /// What is written to the log of a request, if it is to be.
-fn access(worker: &Worker, front: &Front, client: &Client, request: &Request, buffer: &[u8]) -> Option<Box<Access>> {
+fn access(
+    worker: &Worker,
+    front: &Front,
+    client: &Client,
+    request: &Request,
+    buffer: &[u8],
+) -> Option<Box<Access>> {
     let sample = front.access_log.as_ref()?.sample;
     let drawn = worker.random.below(100) < usize::from(sample.0);
     drawn.then(|| Box::new(Access::new(client.address, request, buffer)))
@@ -160,7 +167,10 @@ pub(crate) fn outgoing(
 /// Writes the head of an interim response for the client.
 pub(crate) fn write_interim(out: &mut Vec<u8>, response: &Response, buffer: &Buffer) {
     let (framing, connection) = (Framing::Length(0), Persistence::Stays);
-    emit::response(out, &ResponseParts { response, head: &buffer.head, buffer, framing, connection, date: b"", added: b"" });
+    emit::response(
+        out,
+        &ResponseParts { response, head: &buffer.head, buffer, framing, connection, date: b"", added: b"" },
+    );
 }
 
 /// Writes the head of a response for the client, and counts it.
@@ -228,7 +238,13 @@ impl Passage<'_> {
             return Box::pin(stream::pass(self, service, &sending)).await;
         };
         self.end = Some(end);
-        let job = Job { worker: self.worker, request: self.request, buffer: self.buffer, key: key.as_ref(), wire: &wire };
+        let job = Job {
+            worker: self.worker,
+            request: self.request,
+            buffer: self.buffer,
+            key: key.as_ref(),
+            wire: &wire,
+        };
         let begun = attempt::run(&job, &self.client.stream, &mut self.client.timer).await;
         let mut begun = match begun {
             Ok(begun) => begun,
@@ -322,7 +338,9 @@ impl Passage<'_> {
         while begun.response.is_interim() {
             if self.request.minor == 1 {
                 write_interim(&mut out, &begun.response, &begun.buffer);
-                relay::write(&mut self.client.stream, &mut out, &[], self.front.limits.stall_timeout.0).await.map_err(|_| Refusal::ClientBodyBroken)?;
+                relay::write(&mut self.client.stream, &mut out, &[], self.front.limits.stall_timeout.0)
+                    .await
+                    .map_err(|_| Refusal::ClientBodyBroken)?;
             }
             begun.next_head(self.request.method, &mut self.client.timer, limit).await?;
         }
@@ -333,17 +351,28 @@ impl Passage<'_> {
         let asked = self.request.upgrade.map(|asked| asked.of(self.buffer));
         let taken = begun.response.upgrade.map(|taken| taken.of(&begun.buffer));
         let fits = |(asked, taken): (&[u8], &[u8])| {
-            !taken.is_empty() && list(taken).all(|taken| list(asked).any(|asked| asked.eq_ignore_ascii_case(taken)))
+            !taken.is_empty()
+                && list(taken).all(|taken| list(asked).any(|asked| asked.eq_ignore_ascii_case(taken)))
         };
         if asked.zip(taken).is_some_and(fits) { Ok(()) } else { Err(begun.is_invalid().into()) }
     }
 
     /// Relays a response whose request was sent as a whole.
     async fn bring_back(&mut self, service: &Service, begun: Begun, added: &Added, end: usize) -> After {
-        let (outgoing, persistence) = outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
+        let (outgoing, persistence) =
+            outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
         let mut out = self.worker.buffers.out();
         let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
-        write_head(self.worker, &mut self.exchange, &mut out, service, endpoint, message, added, (outgoing, persistence));
+        write_head(
+            self.worker,
+            &mut self.exchange,
+            &mut out,
+            service,
+            endpoint,
+            message,
+            added,
+            (outgoing, persistence),
+        );
         let Begun { mut connection, mut buffer, response, in_flight, sent_whole, .. } = begun;
         let mut body = Body::new(response.framing, buffer.head.len);
         let relayed = Cell::new(0);
@@ -383,11 +412,24 @@ impl Passage<'_> {
     /// The protocol is switched: from here on bytes pass.
     async fn tunnel(&mut self, service: &Service, begun: Begun, added: &Added, end: usize) -> After {
         let mut out = self.worker.buffers.out();
-        let (outgoing, _) = outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
+        let (outgoing, _) =
+            outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
         let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
-        write_head(self.worker, &mut self.exchange, &mut out, service, endpoint, message, added, (outgoing, Persistence::Stays));
+        write_head(
+            self.worker,
+            &mut self.exchange,
+            &mut out,
+            service,
+            endpoint,
+            message,
+            added,
+            (outgoing, Persistence::Stays),
+        );
         self.exchange.uncounted();
-        if relay::write(&mut self.client.stream, &mut out, &[], self.front.limits.stall_timeout.0).await.is_ok() {
+        if relay::write(&mut self.client.stream, &mut out, &[], self.front.limits.stall_timeout.0)
+            .await
+            .is_ok()
+        {
             let early = &self.buffer[end..];
             let Begun { mut connection, buffer, in_flight, .. } = begun;
             let rest = &buffer[buffer.head.len..];
@@ -410,7 +452,15 @@ impl Passage<'_> {
                     reader.compact(self.buffer);
                     if self.request.expects_continue && body.is_empty() {
                         let mut go_on = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
-                        if relay::write(&mut self.client.stream, &mut go_on, &[], self.front.limits.stall_timeout.0).await.is_err() {
+                        if relay::write(
+                            &mut self.client.stream,
+                            &mut go_on,
+                            &[],
+                            self.front.limits.stall_timeout.0,
+                        )
+                        .await
+                        .is_err()
+                        {
                             return After::Close;
                         }
                     }
@@ -452,7 +502,10 @@ impl Passage<'_> {
                 echo.extend_from_slice(b"\r\n");
                 Answer { content_type: "message/http", ..Answer::json(StatusCode::OK, echo) }
             }
-            _ => Answer { fields: "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH, TRACE\r\n", ..Answer::json(StatusCode::OK, Vec::new()) },
+            _ => Answer {
+                fields: "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH, TRACE\r\n",
+                ..Answer::json(StatusCode::OK, Vec::new())
+            },
         };
         self.refuse(&own).await
     }

@@ -86,7 +86,12 @@ pub(crate) async fn pass(
         let failure = match endpoint.connection(reuse, resilience.connect_timeout.0).await {
             Err(failure) => failure,
             Ok(connection) => {
-                let try_ = Try { service: &service, sending, signs: &signs, response: resilience.response_timeout.0 };
+                let try_ = Try {
+                    service: &service,
+                    sending,
+                    signs: &signs,
+                    response: resilience.response_timeout.0,
+                };
                 match try_.run(passage, &mut upload, in_flight, connection).await {
                     Outcome::Done(after) => return Ok(after),
                     Outcome::Refused(own) => return Err(own),
@@ -135,7 +140,8 @@ impl Try<'_> {
     ) -> Outcome {
         let Passage { worker, client, buffer, request, exchange, front, .. } = passage;
         let endpoint = Rc::clone(in_flight.endpoint());
-        let path = self.sending.of_assignment.then(|| String::from_utf8_lossy(request.path(buffer)).into_owned());
+        let path =
+            self.sending.of_assignment.then(|| String::from_utf8_lossy(request.path(buffer)).into_owned());
         let mut reply = worker.buffers.take();
         let mut out = worker.buffers.out();
         let reused = connection.is_reused();
@@ -187,7 +193,9 @@ impl Try<'_> {
                         forget_head(&mut reply);
                     }
                     Event::Head(head) => break head,
-                    Event::Uploaded(Err(UploadError::Broken)) => return self.client_failed(&endpoint, FailureKind::ClientBody),
+                    Event::Uploaded(Err(UploadError::Broken)) => {
+                        return self.client_failed(&endpoint, FailureKind::ClientBody);
+                    }
                     Event::Uploaded(Err(UploadError::Stalled)) => {
                         return self.client_failed(&endpoint, FailureKind::ClientStalled);
                     }
@@ -214,7 +222,9 @@ impl Try<'_> {
             let response = match response {
                 Ok(response) if response.status != 101 => response,
                 Ok(_) => return Outcome::Failed(endpoint.fail(FailureKind::Invalid, false)),
-                Err(failure) => return Outcome::Failed(endpoint.judge(&failure, reused, !self.signs.sent.get())),
+                Err(failure) => {
+                    return Outcome::Failed(endpoint.judge(&failure, reused, !self.signs.sent.get()));
+                }
             };
             endpoint.health.answered(response.status, None, in_flight.is_proof());
             if let Some(path) = path.filter(|_| response.status == 404) {
@@ -224,7 +234,16 @@ impl Try<'_> {
             let may_stay = uploaded.is_some() || response.status < 400;
             let stall = front.limits.stall_timeout.0;
             let (outgoing, persistence) = outgoing(worker, request, &response, stall, may_stay);
-            write_head(worker, exchange, &mut out, self.service, &endpoint, (&response, &reply), self.sending.added, (outgoing, persistence));
+            write_head(
+                worker,
+                exchange,
+                &mut out,
+                self.service,
+                &endpoint,
+                (&response, &reply),
+                self.sending.added,
+                (outgoing, persistence),
+            );
             let mut body = Body::new(response.framing, reply.head.len);
             let mut in_flight = Some(in_flight);
             let way = Way { source: &mut from_upstream, sink: &mut to_client, pipes: &worker.pipes };
@@ -238,7 +257,9 @@ impl Try<'_> {
                 }
                 match uploaded {
                     // The client is at fault, so nothing that is still to come can be for it.
-                    Some(Err(UploadError::Broken | UploadError::Stalled | UploadError::TooLarge)) => Poll::Ready(None),
+                    Some(Err(UploadError::Broken | UploadError::Stalled | UploadError::TooLarge)) => {
+                        Poll::Ready(None)
+                    }
                     _ => relaying.as_mut().poll(cx).map(Some),
                 }
             })

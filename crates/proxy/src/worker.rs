@@ -21,9 +21,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::error::ProxyError;
 use crate::client;
 use crate::crowd::Crowd;
+use crate::error::ProxyError;
 use crate::io::Buffers;
 use crate::key::Random;
 use crate::registry::Shared;
@@ -78,7 +78,8 @@ pub(crate) fn send(worker: &mpsc::UnboundedSender<Command>, command: Command) {
 
 /// Runs a worker until its token is cancelled and its connections have ended or the grace is over.
 pub(crate) fn run(setup: Setup, ready: &SyncSender<Result<(), ProxyError>>) {
-    let built = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let built =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let (result, runtime) = match built {
         Ok(runtime) => (Ok(()), Some(runtime)),
         Err(source) => (Err(ProxyError::Runtime { source }), None),

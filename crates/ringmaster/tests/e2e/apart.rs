@@ -359,7 +359,9 @@ async fn a_removal_waits_for_a_data_plane_that_does_not_answer() {
     let (code, _, err) = daemon.cli(&["scale", "web", "--replicas", "1", "--no-wait"]).await;
     assert_eq!(code, Some(0), "{err}");
     let is_silent = |status: &ServiceStatus| {
-        status.condition(ConditionKind::Degraded).is_some_and(|c| c.status && c.reason == "DataPlaneSilent")
+        status
+            .condition(ConditionKind::Degraded)
+            .is_some_and(|c| c.status && c.reason == ringmaster_core::Reason::DataPlaneSilent)
     };
     daemon.until("web", "degraded", is_silent).await;
     // Nor does a controller that starts anew remove what the one before had withdrawn.
