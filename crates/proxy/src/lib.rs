@@ -12,6 +12,7 @@
 mod answer;
 mod assignment;
 mod attempt;
+mod back;
 mod budget;
 mod client;
 mod compare;
@@ -27,6 +28,7 @@ mod latency;
 mod listener;
 mod metrics;
 mod outlier;
+mod own;
 mod picker;
 mod queue;
 mod registry;
