@@ -171,6 +171,8 @@ async fn controller_killed(on: On) {
     assert!(fourth, "an edit after the return is served: {:?}", outcome.answers);
     assert_eq!(daemon.end(Signal::TERM).await, Some(0), "{}", daemon.log());
     assert_eq!(data_plane(&daemon.setup.state), None, "it ends with the daemon");
+    let remembered = std::fs::read_to_string(daemon.setup.state.join("data-plane/planes")).unwrap();
+    assert_eq!(remembered, "[]", "nobody waits for it");
     daemon.restart().await;
 }
 
