@@ -69,6 +69,14 @@ impl Plane {
 
 impl Drop for Plane {
     fn drop(&mut self) {
+        // In order where it lives: the daemon's last removals would wait for one that was killed.
+        let lives = matches!(self.child.try_wait(), Ok(None));
+        let deadline = Instant::now() + Duration::from_secs(3);
+        if lives && kill_process(self.pid(), Signal::TERM).is_ok() {
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+        }
         drop(self.child.kill());
         drop(self.child.wait());
         if std::thread::panicking() {
@@ -102,13 +110,13 @@ fn assignment_api(service: &str) -> String {
     )
 }
 
-/// A daemon with a data plane in a child, and its service with so many replicas.
-async fn with_child(on: On, replicas: u32) -> (Daemon, tempfile::TempDir) {
+/// A daemon with a data plane in a child, and its service with so many replicas. Its folder comes first: it is dropped last.
+async fn with_child(on: On, replicas: u32) -> (tempfile::TempDir, Daemon) {
     let (setup, folder) = Setup::new(on);
     let daemon = Daemon::with(setup.with(&["--data-plane", "child"])).await;
     let text = daemon.manifest(&daemon.web, replicas, "") + &assignment_api(&daemon.web);
     daemon.apply_and_converge(&daemon.web, &text).await;
-    (daemon, folder)
+    (folder, daemon)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,7 +153,7 @@ async fn fixed_upstreams_are_served_and_a_request_in_flight_ends_after_sigterm()
 }
 
 async fn controller_killed(on: On) {
-    let (mut daemon, _folder) = with_child(on, 3).await;
+    let (_folder, mut daemon) = with_child(on, 3).await;
     let service = daemon.web.clone();
     let plane = data_plane(&daemon.setup.state).unwrap();
     let mut load = Load::start(daemon.setup.listen, 200);
@@ -193,7 +201,7 @@ async fn kill_of_the_controller_costs_no_request_with_docker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_data_plane_is_back_at_once() {
     let _shared = shared().await;
-    let (daemon, _folder) = with_child(On::Process, 2).await;
+    let (_folder, daemon) = with_child(On::Process, 2).await;
     let mut took = Vec::new();
     for _ in 0..5 {
         let plane = data_plane(&daemon.setup.state).unwrap();
@@ -322,7 +330,7 @@ async fn one_scrape_covers_the_controller_and_all_its_data_planes() {
 }
 
 async fn drained(on: On) {
-    let (daemon, _folder) = with_child(on, 3).await;
+    let (_folder, daemon) = with_child(on, 3).await;
     let mut load = Load::start(daemon.setup.listen, 200);
     load.more(50).await;
     for replicas in ["1", "3", "1"] {
