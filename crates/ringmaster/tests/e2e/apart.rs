@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::common::{Daemon, On, Setup, data_plane, docker_or_skip, eventually, free_address, shared};
+use crate::common::{Daemon, On, SOON, Setup, data_plane, docker_or_skip, eventually, free_address, shared};
 use crate::load::Load;
 
 /// A data plane that was started by hand.
@@ -125,7 +125,8 @@ async fn fixed_upstreams_are_served_and_a_request_in_flight_ends_after_sigterm()
     let folder = tempfile::tempdir().unwrap();
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = upstream.local_addr().unwrap().to_string();
-    let mut plane = Plane::start(folder.path().join("log"), free_address(), &["--upstream", &address]);
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut plane = Plane::start(folder.path().join("log"), any, &["--upstream", &address]);
     let (arrived, has_arrived) = oneshot::channel();
     let (go_on, may_go_on) = oneshot::channel::<()>();
     let serving = tokio::spawn(async move {
@@ -137,10 +138,15 @@ async fn fixed_upstreams_are_served_and_a_request_in_flight_ends_after_sigterm()
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").await.unwrap();
         stream
     });
-    let listen = plane.listen;
-    eventually("it listens", || async { tokio::net::TcpStream::connect(listen).await.ok() }).await;
+    let serves = || {
+        let log = plane.log();
+        let listen =
+            log.split_once(r#""listen":"["#).and_then(|(_, rest)| rest.split_once(']')?.0.parse().ok());
+        async move { listen }
+    };
+    let listen: SocketAddr = eventually("it says where it listens", serves).await;
     let request = tokio::spawn(async move { get(listen, "/").await });
-    has_arrived.await.unwrap();
+    tokio::time::timeout(SOON, has_arrived).await.unwrap().unwrap();
     signal(plane.pid(), Signal::TERM);
     eventually("it no longer accepts", || async {
         tokio::net::TcpStream::connect(listen).await.is_err().then_some(())
@@ -182,6 +188,7 @@ async fn controller_killed(on: On) {
     let remembered = std::fs::read_to_string(daemon.setup.state.join("data-plane/planes")).unwrap();
     assert_eq!(remembered, "[]", "nobody waits for it");
     daemon.restart().await;
+    eventually("there is another", || async { data_plane(&daemon.setup.state) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
