@@ -39,6 +39,7 @@ mod splice;
 mod stats;
 mod stream;
 mod stripes;
+mod ticks;
 mod upgrade;
 mod upload;
 mod upstream;
