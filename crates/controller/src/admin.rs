@@ -4,6 +4,7 @@
 //! loop as commands). On loopback it asks for no token but checks `Host` and `Origin`, so that no web page can
 //! drive it (DNS rebinding, cross-site requests); off loopback it needs a token.
 
+mod apart;
 mod dashboard;
 mod error;
 mod guard;
@@ -27,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use apart::{Apart, serve_apart};
 pub use metrics::serve_metrics;
 
 use crate::clock::Clock;

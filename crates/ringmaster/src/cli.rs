@@ -1,11 +1,15 @@
 //! The command line: every verb, option and default, with help that has examples.
 
+mod proxy;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringmaster_core::quantity::Span;
+
+pub(crate) use proxy::ProxyArgs;
 
 /// Keeps N healthy replicas running on Docker and balances HTTP over them with consistent hashing.
 #[derive(Debug, Parser)]
@@ -42,6 +46,8 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Run the daemon: the controller and the data plane.
     Serve(Box<Serve>),
+    /// Run the data plane alone: over fixed upstreams.
+    Proxy(Box<ProxyArgs>),
     /// Make the desired state what a manifest says, and wait until it is so.
     #[command(after_help = "Examples:\n  ringmaster apply -f manifests/replicas.yaml\n  \
                             ringmaster apply -f web.yaml -f api.yaml --prune\n  ringmaster apply -f web.yaml --max-move 25%\n  \

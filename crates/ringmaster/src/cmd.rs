@@ -34,6 +34,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Serve(options) => {
             return crate::serve::run(*options, &cli.admin, cli.admin_token_file.as_deref());
         }
+        Verb::Proxy(options) => return crate::proxy::run(&options),
         Verb::Replica => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(ringmaster_replica::run(ringmaster_replica::Config::from_env()?))?;
@@ -114,6 +115,7 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
             }
         }
         Verb::Serve(_)
+        | Verb::Proxy(_)
         | Verb::Replica
         | Verb::Validate { .. }
         | Verb::Schema
@@ -144,14 +146,14 @@ fn validate(files: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn parse(files: &[ManifestFile]) -> anyhow::Result<manifest::Manifest> {
+pub(crate) fn parse(files: &[ManifestFile]) -> anyhow::Result<manifest::Manifest> {
     let sources: Vec<Source<'_>> =
         files.iter().map(|file| Source { file: &file.file, text: &file.text }).collect();
     Ok(manifest::parse(&sources)?)
 }
 
 /// Reads manifests and checks them here, so that a mistake is reported even without a daemon.
-fn read_manifests(files: &[String]) -> anyhow::Result<Vec<ManifestFile>> {
+pub(crate) fn read_manifests(files: &[String]) -> anyhow::Result<Vec<ManifestFile>> {
     let read = |file: &String| -> anyhow::Result<ManifestFile> {
         let mut bytes = Vec::new();
         let limit = manifest::APPLY_BYTES_MAX as u64 + 1;

@@ -1,4 +1,5 @@
-//! `ringmaster`: the one binary. Verbs in [`cmd`], the daemon's wiring in [`serve`].
+//! `ringmaster`: the one binary. Verbs in [`cmd`], the daemon's wiring in [`serve`], that of a data plane alone in
+//! [`proxy`].
 //!
 //! Exit codes: 0 done; 1 it did not work out (or `diff` found a difference); 2 the input is wrong and nothing
 //! was applied; 3 no daemon answers.
@@ -6,6 +7,7 @@
 mod cli;
 mod cmd;
 mod output;
+mod proxy;
 mod serve;
 
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! `serve`: the daemon's wiring. The one place that names concrete runtimes and hands one half to the other.
 
-mod logging;
+pub(crate) mod logging;
 mod metrics;
 mod runtime;
 
@@ -142,7 +142,7 @@ async fn metrics_port(options: &Serve) -> anyhow::Result<Option<TcpListener>> {
     listener.map(Some).map_err(|e| in_use("the listener for metrics", address, e, "--metrics-listen"))
 }
 
-fn in_use(what: &str, address: SocketAddr, error: std::io::Error, option: &str) -> anyhow::Error {
+pub(crate) fn in_use(what: &str, address: SocketAddr, error: std::io::Error, option: &str) -> anyhow::Error {
     anyhow!("{what} cannot listen on {address}: {error}: stop what listens there, or choose another {option}")
 }
 
@@ -254,7 +254,7 @@ fn default_state_dir() -> PathBuf {
     base.unwrap_or_else(std::env::temp_dir).join("ringmaster")
 }
 
-fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let shutdown = CancellationToken::new();
     let token = shutdown.clone();

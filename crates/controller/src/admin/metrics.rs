@@ -55,13 +55,18 @@ pub async fn serve_metrics(
 }
 
 pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
-    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     let (desired, board) = (state.store.desired(), state.board.borrow().clone());
     let live: BTreeSet<&str> = desired.services.keys().map(ServiceName::as_str).collect();
     let is_live = |name: &str| live.contains(name);
     let counted = (state.daemon.metrics)(&is_live);
     let snapshot = state.snapshots.borrow().generation.0;
-    (content_type, counted + &render(&desired, &board, snapshot, &state.shares)).into_response()
+    exposed(counted + &render(&desired, &board, snapshot, &state.shares))
+}
+
+/// An answer in the Prometheus text format.
+pub(super) fn exposed(text: String) -> Response {
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (content_type, text).into_response()
 }
 
 /// HTTP service discovery of Prometheus: this daemon, at the address where it is scraped.
