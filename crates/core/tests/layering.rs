@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A crate's folder, and the crates of ours that it may import.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("core", &[]),
     ("runtime", &["core"]),
     ("replica", &[]),
@@ -19,6 +19,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("controller", &["core", "runtime"]),
     ("client", &["core"]),
     ("lab", &["core", "client"]),
+    ("bench", &[]),
     (
         "ringmaster",
         &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "client", "lab"],
@@ -31,8 +32,8 @@ const RESERVED: [(&str, &[&str]); 6] = [
     ("axum", &["replica", "controller"]),
     ("hyper", &["proxy", "controller"]),
     ("reqwest", &["client"]),
-    ("clap", &["ringmaster"]),
-    ("anyhow", &["ringmaster"]),
+    ("clap", &["ringmaster", "bench"]),
+    ("anyhow", &["ringmaster", "bench"]),
 ];
 
 /// Never in `core`, not even for its tests: they would bring a clock, a socket or chance.
