@@ -49,6 +49,7 @@ up-docker: images
 	@echo "starting with Docker ($(COMPOSE))"
 	@$(COMPOSE) -p ringmaster -f $(COMPOSE_FILE) up -d --remove-orphans
 	@$(MAKE) wait-for-daemon
+	@$(MAKE) wait-for-proxy
 	@$(MAKE) monitoring
 
 # Images that no registry has: where they cannot be pulled in a minute, everything else works without.
@@ -65,10 +66,15 @@ up-process: build
 	@nohup setsid $(BIN) serve --runtime process --state-dir $(LOCAL)/state --allow-faults >>$(LOCAL)/daemon.log 2>&1 </dev/null & echo $$! >$(LOCAL)/daemon.pid
 	@$(MAKE) wait-for-daemon || { tail -5 $(LOCAL)/daemon.log; exit 1; }
 
-.PHONY: wait-for-daemon stop-process
+.PHONY: wait-for-daemon wait-for-proxy stop-process
 wait-for-daemon:
 	@for i in {1..150}; do curl -sf --max-time 2 http://127.0.0.1:5001/healthz >/dev/null && exit 0; sleep 0.1; done; \
 		echo "the daemon does not answer on 127.0.0.1:5001: see make logs"; exit 1
+
+# Its own container: ready means that it follows the controller, or routes by what it kept.
+wait-for-proxy:
+	@for i in {1..150}; do curl -sf --max-time 2 http://127.0.0.1:5002/readyz >/dev/null && exit 0; sleep 0.1; done; \
+		echo "the data plane does not answer on 127.0.0.1:5002: see make logs"; exit 1
 
 stop-process:
 	@if [ -f $(LOCAL)/daemon.pid ] && grep -qs ringmaster /proc/$$(cat $(LOCAL)/daemon.pid)/comm; then \

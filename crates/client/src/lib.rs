@@ -185,6 +185,14 @@ impl Client {
         Ok(chunks.map(|_| ()))
     }
 
+    /// Whether somebody is there: a daemon, or a data plane that serves its figures.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn health(&self) -> Result<(), ClientError> {
+        self.send(self.request(Method::GET, "/healthz").timeout(ANSWER_TIMEOUT)).await.map(drop)
+    }
+
     /// The error for a daemon that was there and has gone.
     pub fn gone(&self) -> ClientError {
         ClientError::Unreachable { url: self.base.clone(), cause: "it has gone".to_owned() }

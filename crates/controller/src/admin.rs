@@ -22,6 +22,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use futures_util::future::BoxFuture;
 use ringmaster_core::api::DaemonInfo;
 use ringmaster_core::snapshot::{Report, Snapshot};
 use tokio::net::TcpListener;
@@ -47,6 +48,9 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Renders metrics; told of a service, the argument says whether it is live.
 pub type Metrics = dyn Fn(&dyn Fn(&str) -> bool) -> String + Send + Sync;
 
+/// Renders the metrics of the data plane.
+pub type DataPlaneMetrics = dyn Fn() -> BoxFuture<'static, String> + Send + Sync;
+
 /// What only the binary knows of the daemon.
 #[derive(Clone)]
 pub struct Daemon {
@@ -60,6 +64,8 @@ pub struct Daemon {
     pub metrics: Arc<Metrics>,
     /// Where metrics alone are served.
     pub metrics_listen: Option<SocketAddr>,
+    /// Renders what the data plane counts, wherever it runs.
+    pub data_plane: Arc<DataPlaneMetrics>,
     /// Tells what a change of a ring means for recent requests.
     pub traffic: Arc<Traffic>,
 }

@@ -18,7 +18,9 @@ pub mod watch_file;
 mod world;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use ringmaster_core::Generation;
 use ringmaster_core::snapshot::{Report, Snapshot};
 use ringmaster_runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -38,6 +40,11 @@ const COMMANDS_MAX: usize = 64;
 /// The seam towards the data plane: two `watch` channels of pure values.
 #[derive(Debug)]
 pub struct DataPlaneSeam {
+    /// The generation of the first snapshot: higher than any of the runs before.
+    pub first_generation: Generation,
+    /// How long the first snapshot may wait until every replica that runs already has been judged. Zero where the data
+    /// plane starts with the controller; one that has served meanwhile must not be told that nobody is ready.
+    pub settle: Duration,
     /// What is published.
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     /// What comes back.
@@ -71,6 +78,8 @@ impl Controller {
         let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
         let (snapshots, reports) = (seam.snapshots.subscribe(), seam.reports.clone());
         let channels = Channels {
+            first_generation: seam.first_generation,
+            settle: seam.settle,
             reports: seam.reports,
             snapshots: seam.snapshots,
             board: board_sender,

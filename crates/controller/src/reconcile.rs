@@ -16,7 +16,7 @@ use futures_util::stream::BoxStream;
 use ringmaster_core::desired::Desired;
 use ringmaster_core::snapshot::{Report, Snapshot};
 use ringmaster_core::status::ServiceStatus;
-use ringmaster_core::{Ordinal, ReplicaName, ServiceName, Timestamp};
+use ringmaster_core::{Generation, Ordinal, ReplicaName, ServiceName, Timestamp};
 use ringmaster_runtime::{Runtime, Signal, Wake};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -45,7 +45,7 @@ pub struct Board {
     /// Why the engine cannot be reached, if so.
     pub engine_error: Option<String>,
     /// The generation of the published snapshot.
-    pub snapshot: ringmaster_core::Generation,
+    pub snapshot: Generation,
 }
 
 /// Something that only the loop may do, because it alone knows which object is which replica.
@@ -98,10 +98,16 @@ pub(crate) struct Reconciler {
     finishing: Finishing,
     wake_at: Option<Timestamp>,
     spans: Spans,
+    first_generation: Generation,
+    settle: Duration,
+    /// When the first pass was that could have published.
+    settling_since: Option<Timestamp>,
 }
 
 /// The loop's ends of the channels.
 pub(crate) struct Channels {
+    pub(crate) first_generation: Generation,
+    pub(crate) settle: Duration,
     pub(crate) reports: watch::Receiver<Report>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(crate) board: watch::Sender<Arc<Board>>,
@@ -141,6 +147,9 @@ impl Reconciler {
             finishing: Finishing::default(),
             wake_at: None,
             spans: Spans::default(),
+            first_generation: channels.first_generation,
+            settle: channels.settle,
+            settling_since: None,
         }
     }
 

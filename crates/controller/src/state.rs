@@ -26,6 +26,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// How many revisions are kept.
 const REVISIONS_KEPT: usize = 20;
+/// Snapshots of one run: at ten a second, a day's.
+const GENERATIONS_PER_RUN: u64 = 1_000_000;
 const MAGIC: &str = "ringmaster-state 1";
 
 /// The state folder could not be used.
@@ -235,6 +237,20 @@ impl StateDir {
     /// The operation that failed.
     pub fn remember_runtime(&self, kind: &str) -> Result<(), StateError> {
         write_atomically(&self.root.join("runtime"), kind.as_bytes())
+    }
+
+    /// Sets generations of snapshots aside for this run: higher than those of every run before, so that a data plane
+    /// which outlives the controller never sees them go down.
+    ///
+    /// # Errors
+    /// The operation that failed.
+    pub fn reserve_generations(&self) -> Result<Generation, StateError> {
+        let path = self.root.join("snapshots");
+        // Lost or damaged it begins anew: the data plane then counts on by itself.
+        let used: u64 =
+            fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default();
+        write_atomically(&path, (used + GENERATIONS_PER_RUN).to_string().as_bytes())?;
+        Ok(Generation(used + 1))
     }
 
     /// A folder of its own for another part of the daemon, made if needed.

@@ -194,6 +194,17 @@ impl World {
         self.pending.values().filter(|action| action.kind == Pending::Create).count()
     }
 
+    /// Everything that lives may be getting requests from a data plane that has served through the controller's absence.
+    pub(crate) fn adopt(&mut self) {
+        let lives = |state: &ReplicaState| matches!(state, ReplicaState::Running | ReplicaState::Paused);
+        let alive: Vec<ReplicaName> = self
+            .replicas()
+            .filter(|replica| lives(&replica.state))
+            .map(|replica| replica.name.clone())
+            .collect();
+        self.handshake.adopt(alive);
+    }
+
     /// The planner's input, and the failures that are news. `desired` bounds what is remembered.
     pub(crate) fn observe(
         &mut self,

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: counters and where they live. Whoever counts asks this to write the figures down.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 /// What a family of series is.
@@ -104,6 +105,49 @@ impl Exposition {
     }
 }
 
+/// Several texts of the same families as one, each series the sum of its own: what several processes count together. Of
+/// generations the lowest is told, because a sum of them means nothing.
+pub fn add_up(texts: &[String]) -> String {
+    if let [one] = texts {
+        return one.clone();
+    }
+    let mut families: Vec<(String, Vec<String>)> = Vec::new();
+    let mut series: BTreeMap<String, f64> = BTreeMap::new();
+    let mut family = String::new();
+    for line in texts.iter().flat_map(|text| text.lines()) {
+        if let Some(about) = line.strip_prefix("# ") {
+            family = about.split(' ').nth(1).unwrap_or_default().to_owned();
+            match families.iter_mut().find(|(name, _)| *name == family) {
+                Some((_, lines)) if lines.iter().any(|known| known == line) => {}
+                Some((_, lines)) => lines.push(line.to_owned()),
+                None => families.push((family.clone(), vec![line.to_owned()])),
+            }
+            continue;
+        }
+        let Some((name, value)) = line.rsplit_once(' ') else { continue };
+        let Ok(value) = value.parse::<f64>() else { continue };
+        match series.get_mut(name) {
+            Some(known) if family.ends_with("_generation") => *known = known.min(value),
+            Some(known) => *known += value,
+            None => {
+                series.insert(name.to_owned(), value);
+                if let Some((_, lines)) = families.iter_mut().find(|(known, _)| *known == family) {
+                    lines.push(name.to_owned());
+                }
+            }
+        }
+    }
+    let mut text = String::new();
+    for line in families.into_iter().flat_map(|(_, lines)| lines) {
+        text.push_str(&line);
+        if let Some(value) = series.get(&line) {
+            text.push_str(&format!(" {value}"));
+        }
+        text.push('\n');
+    }
+    text
+}
+
 fn escape(text: &mut String, value: &str) {
     for character in value.chars() {
         match character {
@@ -134,5 +178,18 @@ mod tests {
             b_seconds_bucket{service=\"web\",le=\"+Inf\"} 7\nb_seconds_sum{service=\"web\"} 9.25\n\
             b_seconds_count{service=\"web\"} 7\n";
         assert_eq!(out.finish(), expected);
+    }
+
+    #[test]
+    fn what_several_processes_count_is_added_up_family_by_family() {
+        let one = "# HELP a_total A.\n# TYPE a_total counter\na_total{server=\"0\"} 3\n\
+            # TYPE g_generation gauge\ng_generation 9\n";
+        let other = "# HELP a_total A.\n# TYPE a_total counter\na_total{server=\"0\"} 4\na_total{server=\"1\"} 0.5\n\
+            # TYPE g_generation gauge\ng_generation 7\n";
+        let sum = "# HELP a_total A.\n# TYPE a_total counter\na_total{server=\"0\"} 7\na_total{server=\"1\"} 0.5\n\
+            # TYPE g_generation gauge\ng_generation 7\n";
+        assert_eq!(add_up(&[one.to_owned(), other.to_owned()]), sum);
+        assert_eq!(add_up(&[one.to_owned()]), one);
+        assert_eq!(add_up(&[]), "");
     }
 }

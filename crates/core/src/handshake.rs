@@ -18,6 +18,8 @@ pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Handshake {
     published: BTreeSet<ReplicaName>,
     withdrawn: BTreeMap<ReplicaName, Withdrawal>,
+    newest: Generation,
+    newest_at: Timestamp,
     report: Report,
 }
 
@@ -47,6 +49,13 @@ pub enum DrainState {
 }
 
 impl Handshake {
+    /// Takes note, before the first publication, of the replicas that lived when the controller started. A data plane
+    /// that has served through its absence may send requests to any of them: what the first snapshot leaves out
+    /// is withdrawn by it, as if it had been published before.
+    pub fn adopt(&mut self, alive: impl IntoIterator<Item = ReplicaName>) {
+        self.published.extend(alive);
+    }
+
     /// Takes note of a newly published snapshot.
     pub fn publish(&mut self, snapshot: &Snapshot, now: Timestamp) {
         let next: BTreeSet<ReplicaName> = snapshot.endpoints().map(|e| e.replica.clone()).collect();
@@ -56,6 +65,7 @@ impl Handshake {
         }
         self.withdrawn.retain(|name, _| !next.contains(name));
         self.published = next;
+        (self.newest, self.newest_at) = (snapshot.generation, now);
     }
 
     /// Takes note of what the data plane reports.
@@ -98,8 +108,50 @@ impl Handshake {
         self.published.contains(name)
     }
 
+    /// Whether requests go by what was published last, as far as is known: it is acknowledged, or has been waited for
+    /// in vain.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.report.acknowledged >= self.newest || now.since(self.newest_at) >= ACKNOWLEDGE_TIMEOUT
+    }
+
     /// The generation that the data plane has acknowledged.
     pub fn acknowledged(&self) -> Generation {
         self.report.acknowledged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acknowledged(generation: u64) -> Report {
+        Report { acknowledged: Generation(generation), ..Report::default() }
+    }
+
+    #[test]
+    fn what_lived_before_the_start_is_drained_like_what_was_published() {
+        let name: ReplicaName = "web-2-0".parse().unwrap();
+        let first = Snapshot { generation: Generation(7), ..Snapshot::default() };
+        let mut handshake = Handshake::default();
+        assert_eq!(handshake.drain_state(&name, Timestamp(0)), DrainState::Drained, "nobody knows of it");
+        handshake.adopt([name.clone()]);
+        assert_eq!(handshake.drain_state(&name, Timestamp(0)), DrainState::Published);
+        handshake.publish(&first, Timestamp(10));
+        handshake.report(acknowledged(6), Timestamp(20));
+        let waiting = DrainState::Unacknowledged(Duration::from_millis(20));
+        assert_eq!(handshake.drain_state(&name, Timestamp(30)), waiting);
+        handshake.report(acknowledged(7), Timestamp(40));
+        assert_eq!(handshake.drain_state(&name, Timestamp(50)), DrainState::Drained);
+    }
+
+    #[test]
+    fn what_is_published_is_in_force_once_it_is_acknowledged_or_waited_for_in_vain() {
+        let mut handshake = Handshake::default();
+        handshake.publish(&Snapshot { generation: Generation(7), ..Snapshot::default() }, Timestamp(10));
+        handshake.report(acknowledged(6), Timestamp(20));
+        assert!(!handshake.is_in_force(Timestamp(5_009)));
+        assert!(handshake.is_in_force(Timestamp(5_010)));
+        handshake.report(acknowledged(7), Timestamp(30));
+        assert!(handshake.is_in_force(Timestamp(30)));
     }
 }

@@ -1,5 +1,5 @@
 //! Quantities as people write them: durations (`500ms`), processor shares (`250m`), memory (`64Mi`), factors
-//! (`1.25`).
+//! (`1.25`), shares (`20%`).
 //!
 //! Each keeps one meaning and one canonical spelling, so that a manifest and what `get -o yaml` prints agree.
 
@@ -27,6 +27,9 @@ pub enum QuantityError {
     /// Not a factor.
     #[error("`{0}` is not a factor: write a number from 1 to 10 with at most three decimals, such as 1.25")]
     Factor(String),
+    /// Not a share of a hundred.
+    #[error("`{0}` is not a percentage: write a whole number from 0% to 100%, such as 20%")]
+    Percent(String),
 }
 
 /// A length of time, written as a whole number and a unit: `ms`, `s`, `m` or `h`; at most a year.
@@ -46,6 +49,10 @@ pub struct Factor {
     /// Thousandths.
     pub thousandths: u32,
 }
+
+/// A share in hundredths, from 0 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Percent(pub u8);
 
 /// An amount of memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,6 +137,21 @@ impl fmt::Display for Factor {
     }
 }
 
+impl FromStr for Percent {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let digits = text.strip_suffix('%').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+        let number = digits.and_then(|digits| digits.parse().ok()).filter(|number| *number <= 100);
+        number.map(Percent).ok_or_else(|| QuantityError::Percent(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
 impl FromStr for Cpu {
     type Err = QuantityError;
     fn from_str(text: &str) -> Result<Self, QuantityError> {
@@ -202,6 +224,7 @@ macro_rules! text_wire_type {
 text_wire_type!(Span, "^[0-9]+(ms|s|m|h)$", "30s");
 text_wire_type!(Cpu, "^([0-9]+m|[0-9]+(\\.[0-9]{1,3})?)$", "500m");
 text_wire_type!(Factor, "^[0-9]+(\\.[0-9]{1,3})?$", "1.25");
+text_wire_type!(Percent, "^[0-9]{1,3}%$", "20%");
 text_wire_type!(Memory, "^[0-9]+(Ti|Gi|Mi|Ki|T|G|M|k)?$", "64Mi");
 
 #[cfg(test)]
@@ -242,6 +265,16 @@ mod tests {
         check::<Factor>("1.001", Some("1.001"));
         for bad in ["", "0.99", "10.001", "-1", "1.2345", "1,25", "1.", "nan", "125%"] {
             check::<Factor>(bad, None);
+        }
+    }
+
+    #[test]
+    fn percentages_are_whole_and_at_most_a_hundred() {
+        check::<Percent>("20%", Some("20%"));
+        check::<Percent>("0%", Some("0%"));
+        check::<Percent>("100%", Some("100%"));
+        for bad in ["", "%", "20", "101%", "-1%", "1.5%", "+5%"] {
+            check::<Percent>(bad, None);
         }
     }
 

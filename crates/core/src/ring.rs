@@ -6,7 +6,7 @@
 //!
 //! Policies and where they are: `slot-table` in [`slot_table`], [`allocation`] and [`codec`]; `assignment` in
 //! [`assignment`] and [`formula`]; `ring` in [`ketama`]; [`maglev`]; [`rendezvous`]; what does not hash in
-//! [`select`]. Modifiers: [`bounded`]. Figures: [`stats`].
+//! [`select`]. Modifiers: [`bounded`]. Figures: [`stats`]. A published ring as bytes: `wire`.
 //!
 //! `maglev`, `ring`, `rendezvous` and `assignment` use no secret seed: the same members place a key alike in every
 //! daemon, and offline. Who must not be able to choose a replica by choosing keys wants `slot-table`, or a bound.
@@ -25,11 +25,12 @@ pub mod select;
 pub mod slot_table;
 pub mod state;
 pub mod stats;
+mod wire;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use published::{Candidates, KeyHash, Moved, Ring, Unkeyed};
-pub use state::{RingError, RingMember, RingState, fresh};
+pub use state::{RestoreError, RingError, RingMember, RingState, fresh};
 
 use crate::ids::Ordinal;
 use slot_table::ORDINALS_MAX;

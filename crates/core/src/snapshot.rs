@@ -1,12 +1,17 @@
 //! The seam between the two halves: what the controller publishes and what the data plane reports back.
 //!
-//! Both are immutable values that travel through `watch` channels. The data plane learns everything from a
+//! Both are immutable values that travel through `watch` channels; between processes a snapshot travels packed
+//! ([`Packer`], [`Unpacker`]). The data plane learns everything from a
 //! [`Snapshot`] (it never hears of containers), the controller learns everything from a [`Report`].
+
+mod packed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::desired::Desired;
@@ -15,7 +20,9 @@ use crate::observed::Observed;
 use crate::plan::Plan;
 use crate::ring::explain::{Explanation, SkipReason};
 use crate::ring::{KeyHash, Ring, bounded};
-use crate::spec::{Balancing, ListenerSpec, Resilience, RouteSpec};
+use crate::spec::{AccessLog, Balancing, ClientLimits, GatewaySpec, ListenerSpec, Network, Resilience, RouteSpec};
+
+pub use packed::{PackedService, PackedSnapshot, Packer, RingBytes, RingDigest, UnpackError, Unpacker};
 
 /// The immutable routing state. A request uses exactly one per attempt.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +35,30 @@ pub struct Snapshot {
     pub services: BTreeMap<ServiceName, Arc<ServiceRouting>>,
     /// The service that the assignment's API edits, if it is on.
     pub assignment_api: Option<ServiceName>,
+    /// How clients are met.
+    pub front: Front,
+}
+
+/// How the data plane meets its clients, whatever their requests are for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Front {
+    /// Who is believed about clients.
+    pub trusted_proxies: Vec<Network>,
+    /// What a client may take.
+    pub limits: ClientLimits,
+    /// Which requests are written to the log.
+    pub access_log: Option<AccessLog>,
+}
+
+impl From<&GatewaySpec> for Front {
+    fn from(spec: &GatewaySpec) -> Front {
+        Front {
+            trusted_proxies: spec.trusted_proxies.clone(),
+            limits: spec.limits.clone(),
+            access_log: spec.access_log.clone(),
+        }
+    }
 }
 
 /// How requests of one service are routed.
@@ -48,7 +79,8 @@ pub struct ServiceRouting {
 }
 
 /// A replica as the proxy sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Endpoint {
     /// Its name: a new attempt is a new endpoint, with its own connections and counts.
     pub replica: ReplicaName,
@@ -57,11 +89,13 @@ pub struct Endpoint {
     /// Its share by that of the others; 0 gets nothing.
     pub weight: u32,
     /// Since when it serves, if its member is new to the set and the service starts such slowly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_since: Option<Timestamp>,
 }
 
 /// What the data plane tells the controller.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Report {
     /// The lowest generation that every worker has swapped in: no request is given to an endpoint that this
     /// generation leaves out.
@@ -71,7 +105,8 @@ pub struct Report {
 }
 
 /// What the data plane knows of one endpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EndpointReport {
     /// Requests that have not ended: from the choice until the last upstream byte or the end of an upgrade.
     pub in_flight: u32,
@@ -81,6 +116,103 @@ pub struct EndpointReport {
     pub failures: u64,
     /// The proxy alone has stopped choosing it for now.
     pub ejected: bool,
+    /// Why and since when it is ejected, or on probation after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<Circuit>,
+    /// How long it takes until its responses begin, of the last some hundred; none before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
+}
+
+/// The state of an endpoint that is not simply in service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Circuit {
+    /// What it was ejected for.
+    pub reason: EjectReason,
+    /// When that was.
+    pub since: Timestamp,
+    /// It is let back: single requests that could be sent elsewhere prove it.
+    pub on_probation: bool,
+}
+
+/// Why the data plane leaves an endpoint out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EjectReason {
+    /// Nobody listens on its port.
+    Refused,
+    /// There is no way to its address.
+    Unreachable,
+    /// A connection did not come about in time.
+    ConnectTimeout,
+    /// It reset a connection.
+    Reset,
+    /// It closed a connection instead of answering.
+    NoResponse,
+    /// Others answered sooner although they were asked later.
+    Slow,
+    /// Its answers in a row were errors of the class 5xx.
+    Errors,
+    /// More of its answers than of the others' were errors of the class 5xx.
+    ErrorRate,
+}
+
+/// How long responses take to begin, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Latency {
+    /// The smoothed mean (RFC 6298 section 2).
+    pub mean_us: u64,
+    /// The smoothed deviation from it.
+    pub deviation_us: u64,
+}
+
+impl EjectReason {
+    /// All of them.
+    pub const ALL: [EjectReason; 8] = [
+        EjectReason::Refused,
+        EjectReason::Unreachable,
+        EjectReason::ConnectTimeout,
+        EjectReason::Reset,
+        EjectReason::NoResponse,
+        EjectReason::Slow,
+        EjectReason::Errors,
+        EjectReason::ErrorRate,
+    ];
+
+    /// As people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EjectReason::Refused => "connection refused",
+            EjectReason::Unreachable => "unreachable",
+            EjectReason::ConnectTimeout => "connect timeout",
+            EjectReason::Reset => "connection reset",
+            EjectReason::NoResponse => "connection closed without a response",
+            EjectReason::Slow => "slower than the others",
+            EjectReason::Errors => "5xx in a row",
+            EjectReason::ErrorRate => "more 5xx than the others",
+        }
+    }
+
+    /// As a metric's label.
+    pub fn label(self) -> &'static str {
+        match self {
+            EjectReason::Refused => "refused",
+            EjectReason::Unreachable => "unreachable",
+            EjectReason::ConnectTimeout => "connect_timeout",
+            EjectReason::Reset => "reset",
+            EjectReason::NoResponse => "no_response",
+            EjectReason::Slow => "slow",
+            EjectReason::Errors => "errors",
+            EjectReason::ErrorRate => "error_rate",
+        }
+    }
+
+    /// What is known by how a connection goes; the rest is known by the answers alone.
+    pub fn is_of_connections(self) -> bool {
+        !matches!(self, EjectReason::Slow | EjectReason::Errors | EjectReason::ErrorRate)
+    }
 }
 
 impl ServiceRouting {
@@ -128,7 +260,30 @@ impl Default for Snapshot {
             listeners: Vec::new(),
             services: BTreeMap::new(),
             assignment_api: None,
+            front: Front::default(),
         }
+    }
+}
+
+impl Report {
+    /// What several data planes say together, in the words of one: what the slowest has acknowledged, the requests of
+    /// all, and an ejection by any. None of nobody.
+    pub fn together<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Option<Report> {
+        let mut reports = reports.into_iter();
+        let mut all = reports.next()?.clone();
+        for report in reports {
+            all.acknowledged = all.acknowledged.min(report.acknowledged);
+            for (name, more) in &report.endpoints {
+                let sum = all.endpoints.entry(name.clone()).or_default();
+                sum.in_flight = sum.in_flight.saturating_add(more.in_flight);
+                sum.requests = sum.requests.saturating_add(more.requests);
+                sum.failures = sum.failures.saturating_add(more.failures);
+                sum.ejected |= more.ejected;
+                sum.circuit = sum.circuit.or(more.circuit);
+                sum.latency = sum.latency.max(more.latency);
+            }
+        }
+        Some(all)
     }
 }
 
@@ -137,6 +292,7 @@ impl Snapshot {
     pub fn routes_like(&self, other: &Snapshot) -> bool {
         self.listeners == other.listeners
             && self.assignment_api == other.assignment_api
+            && self.front == other.front
             && self.services == other.services
     }
 
@@ -183,5 +339,6 @@ pub fn snapshot(desired: &Desired, observed: &Observed, plan: &Plan, generation:
         listeners: desired.gateway.listeners.clone(),
         services,
         assignment_api: desired.gateway.assignment_api.as_ref().map(|api| api.service.clone()),
+        front: Front::from(&desired.gateway),
     }
 }

@@ -6,6 +6,8 @@
 
 mod balancing;
 mod defaults;
+mod gateway;
+mod resilience;
 
 use std::collections::BTreeMap;
 
@@ -17,8 +19,9 @@ pub use balancing::{
     AssignmentHash, AssignmentSpec, Balancing, HashKeys, HashOn, OnCollision, Policy, Probing,
     REQUEST_HASH_DEFAULT, Successor, VIRTUAL_SERVER_HASH_DEFAULT,
 };
+pub use gateway::{AccessLog, AssignmentApiSpec, ClientLimits, GatewaySpec, ListenerSpec, Network};
+pub use resilience::{Ejection, HedgeAfter, Resilience};
 
-use crate::ids::ServiceName;
 use crate::quantity::{Cpu, Memory, Span};
 
 /// Most replicas that one service may ask for.
@@ -251,23 +254,6 @@ pub struct Strategy {
     pub termination_grace: Span,
 }
 
-/// What happens to a request whose replica fails.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Resilience {
-    /// How often a request is replayed on the next candidate: one that could not be sent, or an idempotent
-    /// one (RFC 9110 section 9.2.2) that failed before the first response byte. Default 2.
-    #[serde(default = "defaults::default_retries")]
-    #[schemars(range(max = 10))]
-    pub retries: u32,
-    /// How long a connection to a replica may take. Default 250ms: replicas are on this host.
-    #[serde(default = "defaults::default_connect_timeout")]
-    pub connect_timeout: Span,
-    /// How long a replica may take until its response starts. Default 60s.
-    #[serde(default = "defaults::default_response_timeout")]
-    pub response_timeout: Span,
-}
-
 /// Which requests belong to a service. The longest matching prefix wins, a named host before `*`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -281,37 +267,6 @@ pub struct RouteSpec {
     /// Answers carry the name of the replica that made them, such as `X-Ringmaster-Replica: web-1`. Default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replica_header: bool,
-}
-
-/// Where the data plane listens, and what it answers itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct GatewaySpec {
-    /// Listeners. Default: one on `serve --listen`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub listeners: Vec<ListenerSpec>,
-    /// Serves `/rep`, `/add` and `/rm` of the assignment on the data port. Default: off.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub assignment_api: Option<AssignmentApiSpec>,
-}
-
-/// One listener of the data plane.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ListenerSpec {
-    /// A name for logs and metrics.
-    pub name: ServiceName,
-    /// The port; the address is that of `serve --listen`.
-    #[schemars(range(min = 1))]
-    pub port: u16,
-}
-
-/// The assignment's API on the data port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AssignmentApiSpec {
-    /// The service whose members `/add` and `/rm` edit.
-    pub service: ServiceName,
 }
 
 impl Probe {
@@ -351,16 +306,6 @@ impl Default for Strategy {
             drain: defaults::default_drain(),
             progress_deadline: defaults::default_progress_deadline(),
             termination_grace: defaults::default_termination_grace(),
-        }
-    }
-}
-
-impl Default for Resilience {
-    fn default() -> Self {
-        Self {
-            retries: defaults::default_retries(),
-            connect_timeout: defaults::default_connect_timeout(),
-            response_timeout: defaults::default_response_timeout(),
         }
     }
 }

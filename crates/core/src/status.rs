@@ -166,6 +166,7 @@ fn service_status(
     let replicas = service.members.len() as u32;
     let converged = !service.deleting
         && observed.list_error.is_none()
+        && observed.handshake.is_in_force(observed.now)
         && (ready, updated) == (replicas, replicas)
         && members.iter().all(|m| matches!(m.phase, Phase::Ready | Phase::Exited))
         && !plan.actions.iter().any(|action| action.name().service == *name);

@@ -17,12 +17,13 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("process", &["core", "runtime"]),
     ("proxy", &["core"]),
     ("controller", &["core", "runtime"]),
+    ("link", &["core"]),
     ("client", &["core"]),
     ("lab", &["core", "client"]),
     ("bench", &[]),
     (
         "ringmaster",
-        &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "client", "lab"],
+        &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "link", "client", "lab"],
     ),
 ];
 

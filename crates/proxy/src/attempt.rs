@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ringmaster_core::spec::HedgeAfter;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
@@ -25,7 +26,8 @@ use crate::h1::request::{Method, Request};
 use crate::h1::response::Response;
 use crate::io::{Buffer, Timer};
 use crate::key::Key;
-use crate::picker;
+use crate::latency;
+use crate::picker::{self, Choice, Wish};
 use crate::retry::{self, Decision, Rights};
 use crate::routing::Service;
 use crate::upstream::{Connection, Endpoint, Failure, FailureKind, HeadFailure, InFlight, Reuse, Sent, read_head};
@@ -62,12 +64,17 @@ pub(crate) struct Begun {
 struct Try<'a> {
     endpoint: Rc<Endpoint>,
     since: Instant,
+    /// It shows whether its endpoint is well again.
+    is_proof: bool,
+    is_hedge: bool,
     future: Pin<Box<dyn Future<Output = Result<Begun, Failure>> + 'a>>,
 }
 
 /// All tries of one request.
 struct Race<'a> {
     job: &'a Job<'a>,
+    /// Sending it twice has the effect of sending it once.
+    repeatable: bool,
     running: Vec<Try<'a>>,
     tried: Vec<Rc<Endpoint>>,
     replays: u32,
@@ -76,7 +83,8 @@ struct Race<'a> {
     fallback: Option<Begun>,
     /// What to say when no try is left.
     refusal: Refusal,
-    response_timeout: Duration,
+    /// The request's own.
+    deadline: Instant,
     hedge: Option<Pin<Box<Sleep>>>,
 }
 
@@ -89,22 +97,25 @@ enum Event {
 
 /// Tries until a response begins, or the decision is to give up; the error is none if the client is gone.
 pub(crate) async fn run(job: &Job<'_>, client: &TcpStream, timer: &mut Timer) -> Result<Begun, Option<Refusal>> {
-    let once_only = !(job.request.method.is_idempotent() || job.request.has_idempotency_key);
+    let repeatable = job.request.method.is_idempotent() || job.request.has_idempotency_key;
     let mut race = Race {
         job,
+        repeatable,
         running: Vec::with_capacity(1),
-        tried: Vec::new(),
+        tried: Vec::with_capacity(1),
         replays: 0,
-        reuse: if once_only { Reuse::Recent } else { Reuse::Any },
+        reuse: if repeatable { Reuse::Any } else { Reuse::Recent },
         fallback: None,
         refusal: Refusal::NoEndpoint,
-        response_timeout: Duration::ZERO,
+        deadline: Instant::now(),
         hedge: None,
     };
-    race.start().map_err(Some)?;
+    let wish = Wish { key: job.key, tried: &[], proves: repeatable, is_spare: false };
+    let (service, in_flight) = reserve_or_wait(job, &wish).await.map_err(Some)?;
+    race.start(&service, in_flight, false);
     let mut gone = pin!(gone(client));
     loop {
-        let limit = race.response_timeout;
+        let limit = race.deadline.saturating_duration_since(Instant::now());
         let Some(event) = timer.within(limit, poll_fn(|cx| race.poll(cx, gone.as_mut()))).await else {
             return race.give_up_waiting();
         };
@@ -124,6 +135,32 @@ pub(crate) async fn run(job: &Job<'_>, client: &TcpStream, timer: &mut Timer) ->
     }
 }
 
+/// A place for the first try; waits for one, within the limits, if all endpoints have as many requests as they may.
+pub(crate) async fn reserve_or_wait(job: &Job<'_>, wish: &Wish<'_>) -> Result<(Rc<Service>, InFlight), Refusal> {
+    let since = Instant::now();
+    loop {
+        let service = job.service()?;
+        match picker::reserve(&service, wish, &job.worker.random) {
+            Choice::Place(in_flight) => return Ok((service, in_flight)),
+            Choice::Nobody => return Err(Refusal::NoEndpoint),
+            Choice::Full => {}
+        }
+        let resilience = &service.spec.resilience;
+        let waiter = service.waiting.enter(resilience.max_queued).ok_or(Refusal::Overloaded)?;
+        if since.elapsed() >= resilience.queue_timeout.0 {
+            return Err(Refusal::Overloaded);
+        }
+        waiter.turn().await;
+    }
+}
+
+impl Job<'_> {
+    /// The request's service as of the newest snapshot.
+    fn service(&self) -> Result<Rc<Service>, Refusal> {
+        find(self.worker, self.request, self.buffer).ok_or(Refusal::NoRoute)
+    }
+}
+
 impl<'a> Race<'a> {
     fn poll(&mut self, cx: &mut Context<'_>, gone: Pin<&mut impl Future<Output = ()>>) -> Poll<Event> {
         for (index, running) in self.running.iter_mut().enumerate() {
@@ -138,38 +175,96 @@ impl<'a> Race<'a> {
         gone.poll(cx).map(|()| Event::ClientIsGone)
     }
 
-    /// Starts a try at the best endpoint that has not been tried.
-    fn start(&mut self) -> Result<(), Refusal> {
-        let job = self.job;
-        let service = find(job.worker, job.request, job.buffer).ok_or(Refusal::NoRoute)?;
-        let Some(in_flight) = picker::reserve(&service, job.key, &self.tried, &job.worker.random) else {
-            return Err(if service.places.is_empty() { Refusal::NoEndpoint } else { self.refusal });
-        };
+    /// Starts a try.
+    fn start(&mut self, service: &Service, in_flight: InFlight, is_hedge: bool) {
         in_flight.count();
         let endpoint = Rc::clone(in_flight.endpoint());
-        if self.replays > 0 || self.reuse == Reuse::Never {
-            service.stats.replays.fetch_add(1, Ordering::Relaxed);
-        }
         let resilience = &service.spec.resilience;
-        self.response_timeout = resilience.response_timeout.0;
-        let future = Box::pin(attempt(job, in_flight, self.reuse, resilience.connect_timeout.0));
+        let since = Instant::now();
+        if !is_hedge {
+            self.deadline = since + resilience.response_timeout.0;
+        }
+        let is_proof = in_flight.is_proof();
         self.tried.push(Rc::clone(&endpoint));
-        self.plan_hedge(&service, &endpoint);
-        self.running.push(Try { endpoint, since: Instant::now(), future });
-        Ok(())
+        self.hedge = self.hedge_delay(service, &endpoint).map(|delay| Box::pin(sleep(delay)));
+        let future = Box::pin(attempt(self.job, in_flight, self.reuse, resilience.connect_timeout.0));
+        self.running.push(Try { endpoint, since, is_proof, is_hedge, future });
     }
 
-    /// Another try is made when this one takes longer than usual.
-    fn plan_hedge(&mut self, service: &Service, endpoint: &Endpoint) {
-        self.hedge = None;
+    /// Starts another try at the best endpoint that has not been tried: whether there is one, and may be one.
+    /// `is_spare` says that there are tries or answers already; `is_free` that the budget has nothing to say.
+    fn start_another(&mut self, service: &Service, is_spare: bool, is_free: bool, is_hedge: bool) -> bool {
+        let wish = Wish { key: self.job.key, tried: &self.tried, proves: self.repeatable, is_spare };
+        let Choice::Place(in_flight) = picker::reserve(service, &wish, &self.job.worker.random) else {
+            return false;
+        };
+        if !is_free && !service.stats.may_retry(service.spec.resilience.retry_budget) {
+            return false;
+        }
+        self.start(service, in_flight, is_hedge);
+        true
     }
 
-    fn hedge(&mut self) {}
+    /// When another try is made beside one that has only just begun; none if never.
+    fn hedge_delay(&self, service: &Service, endpoint: &Endpoint) -> Option<Duration> {
+        let resilience = &service.spec.resilience;
+        if !self.job.request.method.may_be_hedged() || self.tried.len() > resilience.retries as usize {
+            return None;
+        }
+        match resilience.hedge_after {
+            _ if service.places.len() < 2 => None,
+            HedgeAfter::Off => None,
+            HedgeAfter::After(delay) => Some(delay.0),
+            // Of one that is not known yet the others tell what is usual.
+            HedgeAfter::Auto => Some(endpoint.health.latency.hedge_delay().unwrap_or_else(|| {
+                let others = service.places.iter().filter_map(|place| place.endpoint.health.latency.hedge_delay());
+                others.max().unwrap_or(latency::HEDGE_UNKNOWN)
+            })),
+        }
+    }
+
+    fn hedge(&mut self) {
+        let Ok(service) = self.job.service() else { return };
+        if self.start_another(&service, true, false, true) {
+            service.stats.hedges.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 
     /// A try has brought an answer; none if another one is waited for.
     fn answered(&mut self, index: usize, begun: Begun) -> Option<Begun> {
-        drop(self.running.swap_remove(index));
+        let Try { endpoint, since, is_proof, is_hedge, .. } = self.running.swap_remove(index);
+        let status = begun.response.status;
+        let learns = self.job.request.method.may_be_hedged();
+        endpoint.health.answered(status, learns.then(|| since.elapsed()), is_proof);
+        if self.retries_answer(status) {
+            self.fallback = Some(begun);
+            return None;
+        }
+        for other in self.running.iter().filter(|other| other.since < since) {
+            other.endpoint.health.lost(other.is_proof);
+        }
+        if is_hedge && let Ok(service) = self.job.service() {
+            service.stats.hedges_won.fetch_add(1, Ordering::Relaxed);
+        }
         Some(begun)
+    }
+
+    /// Whether another endpoint is asked after an answer that says that this one cannot serve: once.
+    fn retries_answer(&mut self, status: u16) -> bool {
+        let cannot_serve = matches!(status, 502..=504) && self.repeatable && self.fallback.is_none();
+        if !cannot_serve {
+            return false;
+        }
+        let Ok(service) = self.job.service() else { return false };
+        if self.replays >= service.spec.resilience.retries {
+            return false;
+        }
+        let others = !self.running.is_empty() || self.start_another(&service, true, false, false);
+        if others {
+            self.replays += 1;
+            service.stats.replays.fetch_add(1, Ordering::Relaxed);
+        }
+        others
     }
 
     /// A try has failed.
@@ -177,13 +272,9 @@ impl<'a> Race<'a> {
         let Try { endpoint, since, .. } = self.running.swap_remove(index);
         let after_us = since.elapsed().as_micros() as u64;
         tracing::debug!(replica = %endpoint.replica, kind = ?failure.kind, after_us, "try failed");
-        let job = self.job;
-        let Some(service) = find(job.worker, job.request, job.buffer) else { return Err(Refusal::NoRoute) };
-        let rights = Rights {
-            idempotent: job.request.method.is_idempotent() || job.request.has_idempotency_key,
-            buffered: true,
-            replays_left: service.spec.resilience.retries.saturating_sub(self.replays),
-        };
+        let service = self.job.service()?;
+        let replays_left = service.spec.resilience.retries.saturating_sub(self.replays);
+        let rights = Rights { idempotent: self.repeatable, buffered: true, replays_left };
         match retry::decide(failure.kind, failure.unsent, rights) {
             Decision::GiveUp(refusal) => {
                 self.refusal = refusal;
@@ -198,12 +289,14 @@ impl<'a> Race<'a> {
                 self.refusal = Refusal::Unreachable;
             }
         }
-        match self.start() {
-            Ok(()) => Ok(()),
-            // The others go on.
-            Err(_) if !self.running.is_empty() || self.fallback.is_some() => Ok(()),
-            Err(refusal) => Err(refusal),
+        let is_spare = !self.running.is_empty() || self.fallback.is_some();
+        let is_free = failure.unsent || failure.kind == FailureKind::Stale;
+        if self.start_another(&service, is_spare, is_free, false) {
+            service.stats.replays.fetch_add(1, Ordering::Relaxed);
+        } else if service.places.is_empty() {
+            self.refusal = Refusal::NoEndpoint;
         }
+        Ok(())
     }
 
     /// No answer came in time.
@@ -227,14 +320,19 @@ async fn attempt(job: &Job<'_>, in_flight: InFlight, reuse: Reuse, connect: Dura
 
 impl Begun {
     /// Goes on from an interim response to the next one.
-    pub(crate) async fn next_head(&mut self, method: Method, timer: &mut Timer) -> Result<(), Refusal> {
+    pub(crate) async fn next_head(
+        &mut self,
+        method: Method,
+        timer: &mut Timer,
+        limit: Duration,
+    ) -> Result<(), Refusal> {
         self.interim += 1;
         if self.interim > INTERIM_MAX {
             return Err(self.is_invalid());
         }
         forget_head(&mut self.buffer);
         let endpoint = Rc::clone(self.in_flight.endpoint());
-        let next = timer.within(INTERIM_WAIT, read_head(&mut self.connection.stream, &mut self.buffer, method)).await;
+        let next = timer.within(limit, read_head(&mut self.connection.stream, &mut self.buffer, method)).await;
         match next {
             Some(Ok(response)) => {
                 self.response = response;
@@ -265,9 +363,6 @@ pub(crate) fn forget_head(buffer: &mut Buffer) {
     buffer.drain(..len);
     buffer.head.reset(0);
 }
-
-/// How long the next head may take after an interim one.
-const INTERIM_WAIT: Duration = Duration::from_secs(60);
 
 /// Resolves when a client is gone: reset, or closed for long.
 async fn gone(client: &TcpStream) {

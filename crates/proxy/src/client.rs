@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -21,10 +22,6 @@ use crate::h1::request::{self, Request};
 use crate::io::{Buffer, Timer, read_more, write_both};
 use crate::worker::Worker;
 
-/// How long a client may idle before its first request and between two.
-const IDLE: Duration = Duration::from_secs(75);
-/// How long a request head may take, from its first byte.
-const HEAD: Duration = Duration::from_secs(10);
 /// How long, and for how many bytes, what a client still sends is thrown away before its connection is closed: else
 /// the system would take back the answer that says why (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
@@ -49,6 +46,8 @@ pub(crate) enum After {
     Close,
     /// It closes, and the client may still be sending.
     Linger,
+    /// It is cut off, so that the client takes what it has for no whole response (RFC 9112 section 8).
+    Reset,
 }
 
 /// What became of what was read.
@@ -57,6 +56,7 @@ enum Burst {
     Idle,
     Close,
     Linger,
+    Reset,
 }
 
 /// What came instead of a request.
@@ -72,8 +72,15 @@ enum NoRequest {
 /// Serves a connection until it ends.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
     let address = address.ip().to_canonical();
-    let forwarding = Forwarding { client: address.to_string().into(), trusted: false };
-    let mut client = Client { stream, address, forwarding, timer: Timer::new(IDLE) };
+    let front = Rc::clone(&worker.routing().front);
+    let Some(_place) = worker.crowd.enter(address, front.limits.connections_per_client) else {
+        return cut_off(&stream);
+    };
+    let trusted = front.trusted_proxies.iter().any(|network| network.contains(address));
+    let forwarding = Forwarding { client: address.to_string().into(), trusted };
+    let timer = Timer::new(front.limits.idle_timeout.0);
+    drop(front);
+    let mut client = Client { stream, address, forwarding, timer };
     loop {
         let readable = async {
             // Cancel-safe: both arms only wait.
@@ -82,7 +89,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
                 () = worker.token().cancelled() => false,
             }
         };
-        if client.timer.within(IDLE, readable).await != Some(true) {
+        let idle = worker.routing().front.limits.idle_timeout.0;
+        if client.timer.within(idle, readable).await != Some(true) {
             break;
         }
         // On the heap, and only while there is something to do: an idle connection is small.
@@ -93,6 +101,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
                 Box::pin(linger(&mut client.stream)).await;
                 break;
             }
+            Burst::Reset => return cut_off(&client.stream),
         }
     }
     if let Err(error) = client.stream.shutdown().await {
@@ -111,13 +120,15 @@ async fn burst(worker: &Rc<Worker>, client: &mut Client) -> Burst {
     }
     loop {
         buffer.head.reset(0);
-        let after = match read_request(client, &mut buffer).await {
+        let limit = worker.routing().front.limits.header_timeout.0;
+        let after = match read_request(client, &mut buffer, limit).await {
             Ok(request) => forward::serve(worker, client, &mut buffer, &request).await,
             Err(NoRequest::Idle) => return Burst::Idle,
             Err(NoRequest::Closed) => return Burst::Close,
             Err(NoRequest::Refused(refusal)) => {
                 worker.shared.front.refuse(refusal);
-                answer(worker, client, &refusal.answer(), false, Persistence::Closes).await;
+                let is_to_head = buffer.head.line.of(&buffer).starts_with(b"HEAD ");
+                answer(worker, client, &refusal.answer(), is_to_head, Persistence::Closes).await;
                 After::Linger
             }
         };
@@ -130,12 +141,13 @@ async fn burst(worker: &Rc<Worker>, client: &mut Client) -> Burst {
             }
             After::Close => return Burst::Close,
             After::Linger => return Burst::Linger,
+            After::Reset => return Burst::Reset,
         }
     }
 }
 
 /// Reads the head of a request, of which `buffer` may hold a part.
-async fn read_request(client: &mut Client, buffer: &mut Buffer) -> Result<Request, NoRequest> {
+async fn read_request(client: &mut Client, buffer: &mut Buffer, limit: Duration) -> Result<Request, NoRequest> {
     let mut since = None;
     loop {
         let Buffer { bytes, head, .. } = &mut *buffer;
@@ -149,7 +161,7 @@ async fn read_request(client: &mut Client, buffer: &mut Buffer) -> Result<Reques
             return Err(NoRequest::Idle);
         }
         let since = *since.get_or_insert_with(Instant::now);
-        let left = HEAD.saturating_sub(since.elapsed());
+        let left = limit.saturating_sub(since.elapsed());
         match client.timer.within(left, read_more(&mut client.stream, bytes)).await {
             Some(Ok(0) | Err(_)) => return Err(NoRequest::Closed),
             Some(Ok(_)) => {}
@@ -170,6 +182,13 @@ pub(crate) async fn answer(
     answer.write(&mut out, is_to_head, persistence, &worker.date());
     let written = timeout(ANSWER, write_both(&mut client.stream, &out, &[])).await;
     matches!(written, Ok(Ok(())))
+}
+
+/// Ends a connection so that the other side sees that something is missing.
+fn cut_off(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
+        tracing::trace!(%error, "client connection was gone before it was cut off");
+    }
 }
 
 /// Says that nothing more comes, and waits until the client has noticed.

@@ -63,6 +63,7 @@ async fn control(setup: Setup) {
         never = report(&shared, &reports) => match never {},
         never = listeners.follow() => match never {},
         () = run_tasks(tasks) => {}
+        never = crate::compare::run(&shared) => match never {},
         _ = workers_ended.recv() => {}
     }
     publish(&shared, &reports);

@@ -83,10 +83,14 @@ pub(crate) enum Refusal {
     ClientBodyBroken,
     /// The client stopped sending its body.
     ClientBodyStalled,
+    /// The client's body is larger than the gateway's limit.
+    BodyTooLarge,
     /// No service has this host and path.
     NoRoute,
     /// The service has no endpoint at all.
     NoEndpoint,
+    /// All endpoints have as many requests as they may, and none became free in time.
+    Overloaded,
     /// No endpoint could be reached, or each broke the connection without an answer.
     Unreachable,
     /// What came back is not HTTP.
@@ -97,7 +101,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// All, in their order, with the metric's label and whether the request's service was known.
-    pub(crate) const ALL: [(Refusal, &'static str, bool); 17] = [
+    pub(crate) const ALL: [(Refusal, &'static str, bool); 19] = [
         (Refusal::BadRequest, "bad_request", false),
         (Refusal::BadHost, "bad_host", false),
         (Refusal::BadFraming, "bad_framing", false),
@@ -110,8 +114,10 @@ impl Refusal {
         (Refusal::Tunnel, "tunnel", false),
         (Refusal::ClientBodyBroken, "client_body_broken", true),
         (Refusal::ClientBodyStalled, "client_body_stalled", true),
+        (Refusal::BodyTooLarge, "body_too_large", true),
         (Refusal::NoRoute, "no_route", false),
         (Refusal::NoEndpoint, "no_endpoint", true),
+        (Refusal::Overloaded, "overloaded", true),
         (Refusal::Unreachable, "unreachable", true),
         (Refusal::InvalidResponse, "invalid_response", true),
         (Refusal::ResponseTimeout, "response_timeout", true),
@@ -137,8 +143,10 @@ impl Refusal {
             Refusal::ClientBodyStalled => {
                 (StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time")
             }
+            Refusal::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the request body is larger than is allowed"),
             Refusal::NoRoute => (StatusCode::NOT_FOUND, "no service has a route for this host and path"),
             Refusal::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no replica is ready"),
+            Refusal::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "all replicas are busy"),
             Refusal::Unreachable => (StatusCode::BAD_GATEWAY, "no replica answered"),
             Refusal::InvalidResponse => (StatusCode::BAD_GATEWAY, "the replica's answer is not valid HTTP"),
             Refusal::ResponseTimeout => (StatusCode::GATEWAY_TIMEOUT, "the replica did not answer in time"),
@@ -148,7 +156,7 @@ impl Refusal {
     /// The answer for the client.
     pub(crate) fn answer(self) -> Answer {
         let (status, message) = self.text();
-        let fields = if self == Refusal::NoEndpoint { "Retry-After: 1\r\n" } else { "" };
+        let fields = if matches!(self, Refusal::NoEndpoint | Refusal::Overloaded) { "Retry-After: 1\r\n" } else { "" };
         Answer { fields, ..Answer::failure(status, message) }
     }
 }
@@ -183,7 +191,7 @@ mod tests {
 
     #[test]
     fn every_refusal_has_the_status_of_the_table() {
-        let statuses = [400, 400, 400, 501, 414, 431, 408, 505, 417, 501, 400, 408, 404, 503, 502, 502, 504];
+        let statuses = [400, 400, 400, 501, 414, 431, 408, 505, 417, 501, 400, 408, 413, 404, 503, 503, 502, 502, 504];
         for ((refusal, ..), status) in Refusal::ALL.into_iter().zip(statuses) {
             assert_eq!(refusal.answer().status.as_u16(), status, "{refusal:?}");
             assert_eq!(Refusal::ALL[refusal as usize].0, refusal);
@@ -192,6 +200,7 @@ mod tests {
 
     #[test]
     fn only_a_missing_endpoint_asks_to_come_back() {
+        assert_eq!(Refusal::Overloaded.answer().fields, "Retry-After: 1\r\n");
         assert_eq!(Refusal::NoEndpoint.answer().fields, "Retry-After: 1\r\n");
         assert_eq!(Refusal::Unreachable.answer().fields, "");
     }

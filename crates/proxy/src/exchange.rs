@@ -1,8 +1,12 @@
-//! One request and its response, as it is counted.
+//! One request and its response, as it is counted and as the access log tells it.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use ringmaster_core::ReplicaName;
+
+use crate::h1::request::Request;
 use crate::routing::Service;
 
 /// Ends when it is dropped: its duration counts up to then.
@@ -11,12 +15,38 @@ pub(crate) struct Exchange {
     /// Whose figures it is part of, and on which worker; none until the service is known.
     counted: Option<(Rc<Service>, usize)>,
     sent: u64,
+    access: Option<Box<Access>>,
+}
+
+/// What the access log tells of a request.
+pub(crate) struct Access {
+    client: IpAddr,
+    method: String,
+    host: String,
+    target: String,
+    status: u16,
+    replica: Option<ReplicaName>,
+}
+
+impl Access {
+    /// Of a request that has only just come.
+    pub(crate) fn new(client: IpAddr, request: &Request, buffer: &[u8]) -> Access {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Access {
+            client,
+            method: text(request.method_name.of(buffer)),
+            host: request.host.map(|host| text(host.of(buffer))).unwrap_or_default(),
+            target: text(request.target.of(buffer)),
+            status: 0,
+            replica: None,
+        }
+    }
 }
 
 impl Exchange {
     /// Begins now, as its head has come.
-    pub(crate) fn begin() -> Exchange {
-        Exchange { began: Instant::now(), counted: None, sent: 0 }
+    pub(crate) fn begin(access: Option<Box<Access>>) -> Exchange {
+        Exchange { began: Instant::now(), counted: None, sent: 0, access }
     }
 
     /// Its end is counted in this service's durations.
@@ -29,6 +59,13 @@ impl Exchange {
         self.counted = None;
     }
 
+    /// Its response begins; none of the replicas made one of our own.
+    pub(crate) fn answered(&mut self, status: u16, replica: Option<&ReplicaName>) {
+        if let Some(access) = &mut self.access {
+            (access.status, access.replica) = (status, replica.cloned());
+        }
+    }
+
     /// So many bytes of the response's body were handed over.
     pub(crate) fn sent(&mut self, bytes: u64) {
         self.sent += bytes;
@@ -37,8 +74,16 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        let took = self.began.elapsed();
         if let Some((service, worker)) = &self.counted {
-            service.stats.stripes.end(*worker, self.began.elapsed(), self.sent);
+            service.stats.stripes.end(*worker, took, self.sent);
+        }
+        if let Some(access) = &self.access {
+            let Access { client, method, host, target, status, replica } = &**access;
+            let replica = replica.as_ref().map(ReplicaName::short);
+            let (took_us, sent) = (took.as_micros() as u64, self.sent);
+            // A status of 0 is of a client that was gone before an answer began.
+            tracing::info!(target: "access", %client, method, host, path = target, status, sent, took_us, replica);
         }
     }
 }

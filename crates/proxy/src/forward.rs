@@ -4,18 +4,21 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use ringmaster_core::ReplicaName;
+use ringmaster_core::snapshot::Front;
 
 use crate::answer::Answer;
 use crate::assignment;
 use crate::attempt::{self, Begun, Job};
 use crate::client::{After, Client, answer};
 use crate::error::Refusal;
-use crate::exchange::Exchange;
+use crate::exchange::{Access, Exchange};
 use crate::h1::body::{Body, Piece};
+use crate::h1::bytes::list;
 use crate::h1::emit::{self, Persistence, RequestParts, ResponseParts};
 use crate::h1::framing::Framing;
 use crate::h1::request::{Method, Request};
@@ -26,7 +29,7 @@ use crate::relay::{self, Outgoing, RelayError, relay};
 use crate::routing::{Service, without_port};
 use crate::stream::{self, Sending};
 use crate::upgrade;
-use crate::upload::{KEPT_BYTES_MAX, STALL};
+use crate::upload::{KEPT_BYTES_MAX, Pace};
 use crate::upstream::Endpoint;
 use crate::worker::Worker;
 
@@ -38,6 +41,8 @@ pub(crate) struct Passage<'a> {
     pub(crate) buffer: &'a mut Buffer,
     pub(crate) request: &'a Request,
     pub(crate) exchange: Exchange,
+    /// How clients are met.
+    pub(crate) front: Rc<Front>,
     /// Where the next request begins, once this one's body has come as a whole.
     end: Option<usize>,
 }
@@ -80,8 +85,10 @@ pub(crate) async fn serve(
     buffer: &mut Buffer,
     request: &Request,
 ) -> After {
-    let mut passage = Passage { worker, client, buffer, request, exchange: Exchange::begin(), end: None };
     let routing = worker.routing();
+    let front = Rc::clone(&routing.front);
+    let exchange = Exchange::begin(access(worker, &front, client, request, buffer));
+    let mut passage = Passage { worker, client, buffer, request, exchange, front, end: None };
     let method = request.method_name.of(passage.buffer);
     let is_local = routing.assignment_api.is_some() && assignment::is_local(method, request.path(passage.buffer));
     if is_local && worker.shared.local.is_some() {
@@ -114,6 +121,13 @@ pub(crate) async fn serve(
     }
 }
 
+/// What is written to the log of a request, if it is to be.
+fn access(worker: &Worker, front: &Front, client: &Client, request: &Request, buffer: &[u8]) -> Option<Box<Access>> {
+    let sample = front.access_log.as_ref()?.sample;
+    let drawn = worker.random.below(100) < usize::from(sample.0);
+    drawn.then(|| Box::new(Access::new(client.address, request, buffer)))
+}
+
 /// The service that a request belongs to as of the newest snapshot.
 pub(crate) fn find(worker: &Worker, request: &Request, buffer: &[u8]) -> Option<Rc<Service>> {
     let host = request.host.and_then(|host| std::str::from_utf8(host.of(buffer)).ok()).map(without_port);
@@ -126,6 +140,7 @@ pub(crate) fn outgoing(
     worker: &Worker,
     request: &Request,
     response: &Response,
+    stall: Duration,
     may_stay: bool,
 ) -> (Outgoing, Persistence) {
     let framing = match response.framing {
@@ -139,7 +154,7 @@ pub(crate) fn outgoing(
         (true, 0) => Persistence::StaysAsAsked,
         (true, _) => Persistence::Stays,
     };
-    (Outgoing { framing, trailers: request.takes_trailers }, persistence)
+    (Outgoing { framing, trailers: request.takes_trailers, stall }, persistence)
 }
 
 /// Writes the head of an interim response for the client.
@@ -151,6 +166,7 @@ pub(crate) fn write_interim(out: &mut Vec<u8>, response: &Response, buffer: &Buf
 /// Writes the head of a response for the client, and counts it.
 pub(crate) fn write_head(
     worker: &Worker,
+    exchange: &mut Exchange,
     out: &mut Vec<u8>,
     service: &Service,
     endpoint: &Endpoint,
@@ -159,6 +175,7 @@ pub(crate) fn write_head(
     (outgoing, connection): (Outgoing, Persistence),
 ) {
     service.stats.stripes.respond(worker.index, response.status);
+    exchange.answered(response.status, Some(&endpoint.replica));
     let added = added.lines_for(&endpoint.replica);
     let date = if response.has_date { Rc::default() } else { worker.date() };
     let parts = ResponseParts {
@@ -176,6 +193,12 @@ pub(crate) fn write_head(
 impl Passage<'_> {
     /// Brings the request to an endpoint and its response back.
     async fn pass(&mut self, service: &Rc<Service>, of_assignment: bool) -> Result<After, Own> {
+        let most = self.front.limits.max_body.map(|most| most.bytes);
+        if let Framing::Length(length) = self.request.framing
+            && most.is_some_and(|most| length > most)
+        {
+            return Err(Refusal::BodyTooLarge.into());
+        }
         let (key, added) = self.key(service);
         let mut wire = self.worker.buffers.take();
         let head = self.request.framing;
@@ -206,7 +229,7 @@ impl Passage<'_> {
             Err(None) => return Ok(After::Close),
             Err(Some(refusal)) => return Err(refusal.into()),
         };
-        self.settle_interim(&mut begun).await?;
+        self.settle_interim(&mut begun, service.spec.resilience.response_timeout.0).await?;
         if of_assignment && begun.response.status == 404 {
             let path = String::from_utf8_lossy(self.request.path(self.buffer)).into_owned();
             let own = assignment::unknown_endpoint(&path);
@@ -214,7 +237,7 @@ impl Passage<'_> {
             return Ok(self.refuse_at(&own, Some(end)).await);
         }
         if begun.response.status == 101 {
-            return self.tunnel(service, begun, &added, end).await;
+            return Ok(self.tunnel(service, begun, &added, end).await);
         }
         Ok(self.bring_back(service, begun, &added, end).await)
     }
@@ -251,18 +274,22 @@ impl Passage<'_> {
             Framing::Chunked | Framing::Close => false,
         };
         let mut received = 0;
+        let mut pace = Pace::new(&self.front.limits);
         let (Client { timer, stream, .. }, buffer) = (&mut *self.client, &mut *self.buffer);
         loop {
             match body.next(buffer).map_err(|_| Refusal::ClientBodyBroken)? {
                 Piece::Data(range) => {
                     received += range.len() as u64;
+                    if !pace.receive(range.len()) {
+                        return Err(Refusal::BodyTooLarge);
+                    }
                     let data = &buffer[range];
                     if waits_for_it { wire.extend_from_slice(data) } else { emit::chunk(wire, data) }
                 }
                 Piece::More if !waits_for_it => return Ok(None),
                 Piece::More => {
                     body.compact(buffer);
-                    match timer.within(STALL, read_more(stream, buffer)).await {
+                    match timer.within(pace.patience(), read_more(stream, buffer)).await {
                         Some(Ok(count)) if count > 0 => {}
                         Some(_) => return Err(Refusal::ClientBodyBroken),
                         None => return Err(Refusal::ClientBodyStalled),
@@ -280,27 +307,33 @@ impl Passage<'_> {
     }
 
     /// Passes on what comes before a response, until the response itself is there.
-    async fn settle_interim(&mut self, begun: &mut Begun) -> Result<(), Own> {
+    async fn settle_interim(&mut self, begun: &mut Begun, limit: Duration) -> Result<(), Own> {
         let mut out = Vec::new();
         while begun.response.is_interim() {
             if self.request.minor == 1 {
                 write_interim(&mut out, &begun.response, &begun.buffer);
-                relay::write(&mut self.client.stream, &mut out, &[]).await.map_err(|_| Refusal::ClientBodyBroken)?;
+                relay::write(&mut self.client.stream, &mut out, &[], self.front.limits.stall_timeout.0).await.map_err(|_| Refusal::ClientBodyBroken)?;
             }
-            begun.next_head(self.request.method, &mut self.client.timer).await?;
+            begun.next_head(self.request.method, &mut self.client.timer, limit).await?;
         }
-        if begun.response.status == 101 && self.request.upgrade.is_none() {
-            return Err(begun.is_invalid().into());
+        if begun.response.status != 101 {
+            return Ok(());
         }
-        Ok(())
+        // It has to name what it took, out of what was asked for (RFC 9110 section 7.8).
+        let asked = self.request.upgrade.map(|asked| asked.of(self.buffer));
+        let taken = begun.response.upgrade.map(|taken| taken.of(&begun.buffer));
+        let fits = |(asked, taken): (&[u8], &[u8])| {
+            !taken.is_empty() && list(taken).all(|taken| list(asked).any(|asked| asked.eq_ignore_ascii_case(taken)))
+        };
+        if asked.zip(taken).is_some_and(fits) { Ok(()) } else { Err(begun.is_invalid().into()) }
     }
 
     /// Relays a response whose request was sent as a whole.
     async fn bring_back(&mut self, service: &Service, begun: Begun, added: &Added, end: usize) -> After {
-        let (outgoing, persistence) = outgoing(self.worker, self.request, &begun.response, true);
+        let (outgoing, persistence) = outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
         let mut out = self.worker.buffers.take();
         let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
-        write_head(self.worker, &mut out, service, endpoint, message, added, (outgoing, persistence));
+        write_head(self.worker, &mut self.exchange, &mut out, service, endpoint, message, added, (outgoing, persistence));
         let Begun { mut connection, mut buffer, response, in_flight, sent_whole, .. } = begun;
         let mut body = Body::new(response.framing, buffer.head.len);
         let relayed = Cell::new(0);
@@ -318,9 +351,13 @@ impl Passage<'_> {
                 }
                 if persistence == Persistence::Closes { After::Close } else { After::Next(end) }
             }
-            Some(Err(RelayError::Truncated)) => {
+            Some(Err(RelayError::Truncated { written })) => {
                 in_flight.endpoint().truncated();
-                After::Close
+                if written {
+                    return After::Reset;
+                }
+                service.stats.refuse(Refusal::InvalidResponse);
+                self.refuse_at(&Refusal::InvalidResponse.answer(), Some(end)).await
             }
             Some(Err(RelayError::Client(error))) => {
                 tracing::debug!(client = %self.client.address, %error, "client took no more of its response");
@@ -331,19 +368,13 @@ impl Passage<'_> {
     }
 
     /// The protocol is switched: from here on bytes pass.
-    async fn tunnel(&mut self, service: &Service, begun: Begun, added: &Added, end: usize) -> Result<After, Own> {
+    async fn tunnel(&mut self, service: &Service, begun: Begun, added: &Added, end: usize) -> After {
         let mut out = self.worker.buffers.take();
-        let mut begun = begun;
-        begun.response.upgrade = begun.response.upgrade.filter(|protocol| !protocol.is_empty());
-        if begun.response.upgrade.is_none() {
-            // It has to name what it took (RFC 9110 section 7.8).
-            return Err(begun.is_invalid().into());
-        }
-        let (outgoing, _) = outgoing(self.worker, self.request, &begun.response, true);
+        let (outgoing, _) = outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
         let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
-        write_head(self.worker, &mut out, service, endpoint, message, added, (outgoing, Persistence::Stays));
+        write_head(self.worker, &mut self.exchange, &mut out, service, endpoint, message, added, (outgoing, Persistence::Stays));
         self.exchange.uncounted();
-        if relay::write(&mut self.client.stream, &mut out, &[]).await.is_ok() {
+        if relay::write(&mut self.client.stream, &mut out, &[], self.front.limits.stall_timeout.0).await.is_ok() {
             let early = &self.buffer[end..];
             let Begun { mut connection, buffer, in_flight, .. } = begun;
             let rest = &buffer[buffer.head.len..];
@@ -351,7 +382,7 @@ impl Passage<'_> {
             upgrade::run(&mut self.client.stream, early, &mut connection.stream, rest, token).await;
             drop(in_flight);
         }
-        Ok(After::Close)
+        After::Close
     }
 
     /// Lets the controller answer.
@@ -366,12 +397,12 @@ impl Passage<'_> {
                     reader.compact(self.buffer);
                     if self.request.expects_continue && body.is_empty() {
                         let mut go_on = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
-                        if relay::write(&mut self.client.stream, &mut go_on, &[]).await.is_err() {
+                        if relay::write(&mut self.client.stream, &mut go_on, &[], self.front.limits.stall_timeout.0).await.is_err() {
                             return After::Close;
                         }
                     }
                     let read = read_more(&mut self.client.stream, self.buffer);
-                    match self.client.timer.within(STALL, read).await {
+                    match self.client.timer.within(self.front.limits.stall_timeout.0, read).await {
                         Some(Ok(count)) if count > 0 => {}
                         Some(_) => return self.refuse(&Refusal::ClientBodyBroken.answer()).await,
                         None => return self.refuse(&Refusal::ClientBodyStalled.answer()).await,
@@ -439,6 +470,7 @@ impl Passage<'_> {
             (Some(_), _) => Persistence::Stays,
         };
         let is_to_head = self.request.method == Method::Head;
+        self.exchange.answered(own.status.as_u16(), None);
         match (answer(self.worker, self.client, own, is_to_head, persistence).await, stays, end) {
             (true, Some(end), _) => After::Next(end),
             (true, None, Some(_)) => After::Close,

@@ -12,18 +12,23 @@
 mod answer;
 mod assignment;
 mod attempt;
+mod budget;
 mod client;
+mod compare;
 mod control;
+mod crowd;
 mod error;
 mod exchange;
 mod forward;
 mod h1;
 mod io;
 mod key;
+mod latency;
 mod listener;
 mod metrics;
 mod outlier;
 mod picker;
+mod queue;
 mod registry;
 mod relay;
 mod retry;
@@ -34,6 +39,7 @@ mod stripes;
 mod upgrade;
 mod upload;
 mod upstream;
+
 mod worker;
 
 use std::net::SocketAddr;

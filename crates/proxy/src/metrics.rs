@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringmaster_core::ServiceName;
 use ringmaster_core::exposition::{Exposition, Kind};
+use ringmaster_core::snapshot::EjectReason;
 
 use crate::error::Refusal;
 use crate::registry::{Registry, Shared};
@@ -93,12 +94,6 @@ fn per_server(out: &mut Exposition, services: &[Service]) {
         &|server| u64::from(server.in_flight),
     );
     family(
-        "ringmaster_proxy_ejections_total",
-        Kind::Counter,
-        "How often this server was taken out of the choice.",
-        &|server| load(&server.stats.ejections),
-    );
-    family(
         "ringmaster_proxy_server_ejected",
         Kind::Gauge,
         "1 while the published replica of this server is out of the choice.",
@@ -110,6 +105,20 @@ fn per_server(out: &mut Exposition, services: &[Service]) {
         "Connections that were made to this server.",
         &|server| load(&server.stats.connections),
     );
+    out.family(
+        "ringmaster_proxy_ejections_total",
+        Kind::Counter,
+        "How often this server was taken out of the choice, by reason.",
+    );
+    for service in services {
+        for server in &service.servers {
+            for reason in EjectReason::ALL {
+                let labels =
+                    [("service", service.name.as_str()), ("server", &server.ordinal), ("reason", reason.label())];
+                out.sample(&labels, server.stats.ejections(reason));
+            }
+        }
+    }
     out.family(
         "ringmaster_proxy_upstream_errors_total",
         Kind::Counter,
@@ -132,6 +141,20 @@ fn per_service(out: &mut Exposition, services: &[Service]) {
     for service in services {
         out.sample(&[("service", service.name.as_str())], service.stats.replays.load(Ordering::Relaxed));
     }
+    let mut family = |name: &str, help: &str, counter: &dyn Fn(&ServiceStats) -> &AtomicU64| {
+        out.family(name, Kind::Counter, help);
+        for service in services {
+            let count = counter(&service.stats).load(Ordering::Relaxed);
+            out.sample(&[("service", service.name.as_str())], count);
+        }
+    };
+    family("ringmaster_proxy_hedges_total", "Tries beside a first one that took longer than usual.", &|s| &s.hedges);
+    family("ringmaster_proxy_hedges_won_total", "Such tries whose answer came first.", &|s| &s.hedges_won);
+    family(
+        "ringmaster_proxy_retry_budget_exhausted_total",
+        "Tries after the first that the retry budget forbade.",
+        &|s| &s.over_budget,
+    );
     out.family(
         "ringmaster_proxy_responses_total",
         Kind::Counter,

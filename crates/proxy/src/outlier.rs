@@ -1,22 +1,27 @@
 //! Passive ejection: what live traffic and cheap TCP checks say about an endpoint, process-wide.
 //!
-//! An endpoint is *ejected* when a connection to it fails or breaks without a response, and *suspect* while a
-//! connect attempt takes longer than it should: the address of a vanished container swallows packets. Both are
-//! skipped by the choice as long as another endpoint is left. An ejected endpoint is connected to every
-//! [`RECOVERY_INTERVAL`] and returns after two successes in a row.
+//! An endpoint is *ejected* when a connection to it fails or breaks without a response, when others answer sooner although
+//! they were asked later, or when its answers are errors; it is *suspect* while a connect attempt takes longer than it
+//! should: the address of a vanished container swallows packets. Both are skipped by the choice as long as another
+//! endpoint is left. An ejected endpoint is connected to every [`RECOVERY_INTERVAL`]. Two successes in a row bring back
+//! one whose connections failed; one that was ejected for its answers is then *on probation*: single requests that could
+//! be sent elsewhere have to show that it answers well.
 //!
-//! Deliberately absent: slow or wrong answers. Judging those is the probes' business.
+//! What answers say ejects only so many at once ([`Circle`]), and never the last one: trying it beats refusing.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringmaster_core::ReplicaName;
+use ringmaster_core::snapshot::{Circuit, EjectReason};
+use ringmaster_core::spec::{Ejection, Resilience};
+use ringmaster_core::{ReplicaName, Timestamp};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::latency::Latency;
 use crate::stats::{MemberStats, Signals};
 
 /// A connect attempt that takes longer than this makes its endpoint suspect.
@@ -27,46 +32,10 @@ const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
 const RECOVERY_SUCCESSES: u32 = 2;
 /// Pause between two checks of an endpoint that closed an idle connection.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// The first ejection for a broken response lasts at least this long, and twice as long each next time.
-const EJECTION_MIN: Duration = Duration::from_secs(1);
-const EJECTION_MAX: Duration = Duration::from_secs(10);
+/// Good answers in a row that end a probation.
+const PROOFS: u32 = 2;
 /// After this long in service an endpoint's past ejections are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
-
-/// Why an endpoint was ejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EjectReason {
-    /// Nobody listens on its port.
-    Refused,
-    /// There is no way to its address.
-    Unreachable,
-    /// A connection did not come about in time.
-    ConnectTimeout,
-    /// It reset a connection.
-    Reset,
-    /// It closed a connection instead of answering.
-    NoResponse,
-}
-
-impl EjectReason {
-    fn as_str(self) -> &'static str {
-        match self {
-            EjectReason::Refused => "connection refused",
-            EjectReason::Unreachable => "unreachable",
-            EjectReason::ConnectTimeout => "connect timeout",
-            EjectReason::Reset => "connection reset",
-            EjectReason::NoResponse => "connection closed without a response",
-        }
-    }
-
-    /// Whether a successful connect proves it wrong. Otherwise the ejection's time must be over, too.
-    fn is_refuted_by_connecting(self) -> bool {
-        match self {
-            EjectReason::Refused | EjectReason::Unreachable | EjectReason::ConnectTimeout => true,
-            EjectReason::Reset | EjectReason::NoResponse => false,
-        }
-    }
-}
 
 /// Why a connection did not come about.
 #[derive(Debug)]
@@ -93,9 +62,23 @@ pub(crate) struct Health {
     address: SocketAddr,
     member: Arc<MemberStats>,
     signals: Arc<Signals>,
+    circle: Arc<Circle>,
+    /// How long its responses take to begin.
+    pub(crate) latency: Latency,
     connect_timeout_ms: AtomicU64,
     published: AtomicBool,
-    ejected: AtomicBool,
+    state: AtomicU8,
+    /// A request proves it at this moment.
+    proving: AtomicBool,
+    proofs: AtomicU32,
+    /// Answers of the class 5xx in a row, and what ejects.
+    errors: AtomicU32,
+    errors_max: AtomicU32,
+    /// Requests in a row that others answered sooner, and what ejects.
+    losses: AtomicU32,
+    losses_max: AtomicU32,
+    answers_total: AtomicU64,
+    errors_total: AtomicU64,
     suspicions: AtomicU32,
     checking: AtomicBool,
     check_again: AtomicBool,
@@ -107,9 +90,57 @@ pub(crate) struct Health {
 struct Track {
     /// Counts ejections, so that a recovery ends with the one that it belongs to.
     ejection: u64,
-    cause: Option<(EjectReason, Instant)>,
+    cause: Option<Cause>,
     streak: u32,
     returned_at: Option<Instant>,
+    spec: Ejection,
+}
+
+/// Why and until when it is out.
+#[derive(Debug, Clone, Copy)]
+struct Cause {
+    reason: EjectReason,
+    since: Timestamp,
+    until: Instant,
+}
+
+/// In service: the choice takes it. Becomes `OUT`.
+const IN: u8 = 0;
+/// Ejected. Becomes `IN` or `ON_PROBATION`.
+const OUT: u8 = 1;
+/// One request at a time shows whether it is well. Becomes `IN` or `OUT`.
+const ON_PROBATION: u8 = 2;
+
+/// What the endpoints of one service know of each other.
+#[derive(Debug, Default)]
+pub(crate) struct Circle {
+    published: AtomicU32,
+    ejected: AtomicU32,
+}
+
+impl Circle {
+    /// So many endpoints are published.
+    pub(crate) fn publish(&self, count: usize) {
+        self.published.store(count as u32, Ordering::Relaxed);
+    }
+
+    /// Whether one more may be ejected for its answers.
+    fn may_eject(&self, spec: &Ejection) -> bool {
+        let published = self.published.load(Ordering::Relaxed);
+        let ejected = self.ejected.load(Ordering::Relaxed);
+        let most = (published * u32::from(spec.max_ejected.0) / 100).max(u32::from(spec.max_ejected.0 > 0));
+        ejected < most && ejected + 1 < published
+    }
+}
+
+/// A request that shows whether an endpoint on probation is well; ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Proof(Arc<Health>);
+
+impl Drop for Proof {
+    fn drop(&mut self) {
+        self.0.proving.store(false, Ordering::SeqCst);
+    }
 }
 
 /// Keeps an endpoint suspect until it is dropped.
@@ -127,6 +158,7 @@ impl Health {
         replica: ReplicaName,
         address: SocketAddr,
         member: Arc<MemberStats>,
+        circle: Arc<Circle>,
         signals: Arc<Signals>,
     ) -> Health {
         Health {
@@ -134,9 +166,19 @@ impl Health {
             address,
             member,
             signals,
+            circle,
+            latency: Latency::default(),
             connect_timeout_ms: AtomicU64::new(0),
-            published: AtomicBool::new(true),
-            ejected: AtomicBool::new(false),
+            published: AtomicBool::new(false),
+            state: AtomicU8::new(IN),
+            proving: AtomicBool::new(false),
+            proofs: AtomicU32::new(0),
+            errors: AtomicU32::new(0),
+            errors_max: AtomicU32::new(0),
+            losses: AtomicU32::new(0),
+            losses_max: AtomicU32::new(0),
+            answers_total: AtomicU64::new(0),
+            errors_total: AtomicU64::new(0),
             suspicions: AtomicU32::new(0),
             checking: AtomicBool::new(false),
             check_again: AtomicBool::new(false),
@@ -148,27 +190,95 @@ impl Health {
         self.address
     }
 
-    /// Whether the choice may take it while there are others.
-    pub(crate) fn is_usable(&self) -> bool {
-        !self.is_ejected() && self.suspicions.load(Ordering::Relaxed) == 0
+    /// Whether the choice may take it while there are others; `proves` says that the request could be sent elsewhere,
+    /// should it fail here.
+    pub(crate) fn is_usable(&self, proves: bool) -> bool {
+        let fit = match self.state.load(Ordering::Relaxed) {
+            IN => true,
+            ON_PROBATION => proves && !self.proving.load(Ordering::Relaxed),
+            _ => false,
+        };
+        fit && self.suspicions.load(Ordering::Relaxed) == 0
     }
 
     pub(crate) fn is_ejected(&self) -> bool {
-        self.ejected.load(Ordering::Relaxed)
+        self.state.load(Ordering::Relaxed) == OUT
+    }
+
+    /// Why it is out, or was before its probation.
+    pub(crate) fn circuit(&self) -> Option<Circuit> {
+        let state = self.state.load(Ordering::Relaxed);
+        if state == IN {
+            return None;
+        }
+        let cause = self.track().cause?;
+        Some(Circuit { reason: cause.reason, since: cause.since, on_probation: state == ON_PROBATION })
+    }
+
+    /// Takes the part of the one request that proves it, if that is asked for: an error if another one does already.
+    pub(crate) fn prove(self: &Arc<Self>) -> Result<Option<Proof>, ()> {
+        if self.state.load(Ordering::SeqCst) != ON_PROBATION {
+            return Ok(None);
+        }
+        let taken = self.proving.swap(true, Ordering::SeqCst);
+        if taken { Err(()) } else { Ok(Some(Proof(Arc::clone(self)))) }
+    }
+
+    /// It has answered a request, `took` so long if that is of the kind to learn from; `proof` says whether as the one that proves it.
+    pub(crate) fn answered(self: &Arc<Self>, status: u16, took: Option<Duration>, proof: bool) {
+        self.answers_total.fetch_add(1, Ordering::Relaxed);
+        forget(&self.losses);
+        if status < 500 {
+            if let Some(took) = took {
+                self.latency.learn(took);
+            }
+            forget(&self.errors);
+            if proof && self.proofs.fetch_add(1, Ordering::SeqCst) + 1 >= PROOFS {
+                self.restore(&mut self.track());
+            }
+            return;
+        }
+        self.errors_total.fetch_add(1, Ordering::Relaxed);
+        let (errors, max) = (self.errors.fetch_add(1, Ordering::Relaxed) + 1, self.errors_max.load(Ordering::Relaxed));
+        if proof || (max > 0 && errors >= max) {
+            self.eject(EjectReason::Errors);
+        }
+    }
+
+    /// Another endpoint has answered a request sooner, although it was asked later.
+    pub(crate) fn lost(self: &Arc<Self>, proof: bool) {
+        // If its address has vanished, that is known before more have lost.
+        self.request_check(true);
+        let (losses, max) = (self.losses.fetch_add(1, Ordering::Relaxed) + 1, self.losses_max.load(Ordering::Relaxed));
+        if proof || (max > 0 && losses >= max) {
+            self.eject(EjectReason::Slow);
+        }
+    }
+
+    /// How many requests it has answered, and how many of them with errors.
+    pub(crate) fn answers(&self) -> (u64, u64) {
+        (self.answers_total.load(Ordering::Relaxed), self.errors_total.load(Ordering::Relaxed))
     }
 
     /// It is in the newest snapshot. One that comes back starts afresh.
-    pub(crate) fn publish(&self, connect_timeout: Duration) {
-        let ms = u64::try_from(connect_timeout.as_millis()).unwrap_or(u64::MAX);
+    pub(crate) fn publish(&self, resilience: &Resilience) {
+        let ms = u64::try_from(resilience.connect_timeout.0.as_millis()).unwrap_or(u64::MAX);
         self.connect_timeout_ms.store(ms, Ordering::Relaxed);
+        self.errors_max.store(resilience.ejection.consecutive_errors, Ordering::Relaxed);
+        self.losses_max.store(resilience.ejection.hedge_losses, Ordering::Relaxed);
+        let mut track = self.track();
+        track.spec = resilience.ejection.clone();
         if !self.published.swap(true, Ordering::SeqCst) {
-            self.restore(&mut self.track());
+            self.restore(&mut track);
         }
     }
 
     /// It is no longer in the newest snapshot, or has another address there: its background work ends.
     pub(crate) fn unpublish(&self) {
-        self.published.store(false, Ordering::SeqCst);
+        if self.published.swap(false, Ordering::SeqCst) {
+            let _track = self.track();
+            self.enter(IN);
+        }
     }
 
     /// Takes it out of the choice, unless it is out already.
@@ -177,17 +287,36 @@ impl Health {
         if self.is_ejected() || !self.published.load(Ordering::SeqCst) {
             return;
         }
+        let on_probation = self.state.load(Ordering::SeqCst) == ON_PROBATION;
+        if !reason.is_of_connections() && !on_probation && !self.circle.may_eject(&track.spec) {
+            return;
+        }
         let now = Instant::now();
-        let relapsed = track.returned_at.is_some_and(|at| now.duration_since(at) < FORGET_AFTER);
+        let relapsed = on_probation || track.returned_at.is_some_and(|at| now.duration_since(at) < FORGET_AFTER);
         track.streak = if relapsed { track.streak.saturating_add(1) } else { 0 };
         track.ejection += 1;
-        let time = EJECTION_MAX.min(EJECTION_MIN * 2_u32.saturating_pow(track.streak.min(8)));
-        track.cause = Some((reason, now + time));
-        self.ejected.store(true, Ordering::Relaxed);
-        let count = self.member.ejections.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::info!(replica = %self.replica, address = %self.address, reason = reason.as_str(), count, "endpoint ejected");
+        let time = track.spec.max_time.0.min(track.spec.time.0 * 2_u32.saturating_pow(track.streak.min(8)));
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = Timestamp(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
+        track.cause = Some(Cause { reason, since, until: now + time });
+        self.enter(OUT);
+        let count = self.member.eject(reason);
+        tracing::info!(replica = %self.replica, address = %self.address, reason = reason.as_str(), count, ?time, "endpoint ejected");
         self.signals.hurry();
         self.signals.run(Task::Recover(Arc::clone(self), track.ejection));
+    }
+
+    /// Changes its state; only with the track held.
+    fn enter(&self, state: u8) {
+        let before = self.state.swap(state, Ordering::SeqCst);
+        match (before == IN, state == IN) {
+            (true, false) => drop(self.circle.ejected.fetch_add(1, Ordering::Relaxed)),
+            (false, true) => drop(self.circle.ejected.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        for count in [&self.errors, &self.losses, &self.proofs] {
+            count.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Makes it suspect until the guard is dropped.
@@ -212,12 +341,16 @@ impl Health {
     pub(crate) async fn connect(self: &Arc<Self>, limit: Duration) -> Result<TcpStream, ConnectError> {
         let connecting = TcpStream::connect(self.address);
         tokio::pin!(connecting);
+        // Who asked may be served by another endpoint meanwhile: then others still want to know.
+        let mut unfinished = Unfinished { health: self, armed: false };
         let first = SUSPECT_AFTER.min(limit);
         let result = match timeout(first, connecting.as_mut()).await {
             Ok(result) => result,
             Err(_) => {
                 let _suspicion = self.suspect();
+                unfinished.armed = true;
                 let rest = timeout(limit - first, connecting).await;
+                unfinished.armed = false;
                 rest.map_err(|_| ConnectError::Endpoint(EjectReason::ConnectTimeout))?
             }
         };
@@ -233,7 +366,8 @@ impl Health {
     fn restore(&self, track: &mut Track) {
         track.cause = None;
         track.returned_at = Some(Instant::now());
-        if self.ejected.swap(false, Ordering::Relaxed) {
+        if self.state.load(Ordering::SeqCst) != IN {
+            self.enter(IN);
             tracing::info!(replica = %self.replica, address = %self.address, "endpoint returned to service");
             self.signals.hurry();
         }
@@ -241,6 +375,20 @@ impl Health {
 
     fn track(&self) -> MutexGuard<'_, Track> {
         self.track.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has an endpoint checked, if it is dropped while armed.
+struct Unfinished<'a> {
+    health: &'a Arc<Health>,
+    armed: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.health.request_check(true);
+        }
     }
 }
 
@@ -285,15 +433,33 @@ async fn recover(health: &Arc<Health>, ejection: u64) {
         let connected = health.connect(health.connect_timeout()).await.is_ok();
         successes = if connected { successes + 1 } else { 0 };
         let mut track = health.track();
-        let Some((reason, until)) = track.cause else { return };
-        if track.ejection != ejection {
+        let Some(Cause { reason, until, .. }) = track.cause else { return };
+        if track.ejection != ejection || !health.is_ejected() {
             return;
         }
-        let time_over = reason.is_refuted_by_connecting() || Instant::now() >= until;
+        let time_over = is_refuted_by_connecting(reason) || Instant::now() >= until;
         if successes >= RECOVERY_SUCCESSES && time_over {
-            health.restore(&mut track);
+            if reason.is_of_connections() {
+                health.restore(&mut track);
+            } else {
+                health.enter(ON_PROBATION);
+                tracing::info!(replica = %health.replica, address = %health.address, "endpoint on probation");
+                health.signals.hurry();
+            }
             return;
         }
+    }
+}
+
+/// Whether a successful connect proves it wrong. Otherwise the ejection's time must be over, too.
+fn is_refuted_by_connecting(reason: EjectReason) -> bool {
+    matches!(reason, EjectReason::Refused | EjectReason::Unreachable | EjectReason::ConnectTimeout)
+}
+
+/// Ends a row; a store only where there is one, since others read the same memory.
+fn forget(row: &AtomicU32) {
+    if row.load(Ordering::Relaxed) != 0 {
+        row.store(0, Ordering::Relaxed);
     }
 }
 

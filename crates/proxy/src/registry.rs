@@ -140,17 +140,19 @@ impl Registry {
         for (name, routing) in &snapshot.services {
             let returning = || self.retired.remove(name).unwrap_or_default();
             let service = self.services.entry(name.clone()).or_insert_with(returning);
+            service.stats.circle.publish(routing.endpoints.len());
             service.follow(routing.ring.members().into_iter().chain(routing.endpoints.keys().copied()));
             let known = routing.endpoints.values().filter_map(|e| self.endpoints.get(&e.replica));
             let turns = known.map(|entry| entry.stats.turns()).min().unwrap_or(0);
             for (ordinal, endpoint) in &routing.endpoints {
                 let Some(member) = service.members.get(ordinal) else { continue };
                 let new_health = || {
-                    let member = Arc::clone(member);
+                    let (member, circle) = (Arc::clone(member), Arc::clone(&service.stats.circle));
                     Arc::new(Health::new(
                         endpoint.replica.clone(),
                         endpoint.address,
                         member,
+                        circle,
                         Arc::clone(signals),
                     ))
                 };
@@ -166,7 +168,7 @@ impl Registry {
                     entry.health = new_health();
                 }
                 entry.stats.set_published(true);
-                entry.health.publish(routing.resilience.connect_timeout.0);
+                entry.health.publish(&routing.resilience);
             }
         }
         let published: BTreeSet<&ReplicaName> =
@@ -203,6 +205,8 @@ impl EndpointEntry {
                 requests: entry.stats.requests(),
                 failures: entry.stats.failures(),
                 ejected: entry.health.is_ejected(),
+                circuit: entry.health.circuit(),
+                latency: entry.health.latency.known(),
             };
             (replica.clone(), report)
         })

@@ -14,14 +14,13 @@ use crate::io::{Buffer, read_more, write_both};
 
 /// Data up to this is copied behind what is written before it, instead of being written as a piece of its own.
 const COPIED_BYTES_MAX: usize = 4 << 10;
-/// A client that takes nothing for this long is given up.
-const CLIENT_STALL: Duration = Duration::from_secs(60);
 
 /// Why a response did not get to its end.
 #[derive(Debug)]
 pub(crate) enum RelayError {
-    /// The endpoint broke it off, or it is not what its head announced.
-    Truncated,
+    /// The endpoint broke it off, or it is not what its head announced. Nothing of it, not even its head, may have been
+    /// `written`.
+    Truncated { written: bool },
     /// The client is gone, or takes nothing.
     Client(io::Error),
 }
@@ -33,6 +32,8 @@ pub(crate) struct Outgoing {
     pub(crate) framing: Framing,
     /// The client can take the trailers.
     pub(crate) trailers: bool,
+    /// A client that takes nothing for this long is given up.
+    pub(crate) stall: Duration,
 }
 
 /// Passes on a body whose first bytes may stand in `buffer` behind their head. `out` holds what is to be written before
@@ -50,28 +51,32 @@ pub(crate) async fn relay(
     relayed: &Cell<u64>,
 ) -> Result<bool, RelayError> {
     let chunked = outgoing.framing == Framing::Chunked;
+    let mut written = false;
     loop {
-        match body.next(buffer).map_err(|_| RelayError::Truncated)? {
+        match body.next(buffer).map_err(|_| RelayError::Truncated { written })? {
             Piece::Data(range) => {
                 let data = &buffer[range];
                 relayed.set(relayed.get() + data.len() as u64);
                 if chunked {
                     emit::chunk(out, data);
                     if out.len() > COPIED_BYTES_MAX {
-                        write(sink, out, &[]).await?;
+                        written = true;
+                        write(sink, out, &[], outgoing.stall).await?;
                     }
                 } else if data.len() <= COPIED_BYTES_MAX {
                     out.extend_from_slice(data);
                 } else {
-                    write(sink, out, data).await?;
+                    written = true;
+                    write(sink, out, data, outgoing.stall).await?;
                 }
             }
             Piece::More => {
-                write(sink, out, &[]).await?;
+                written = true;
+                write(sink, out, &[], outgoing.stall).await?;
                 body.compact(buffer);
-                let count = read_more(source, buffer).await.map_err(|_| RelayError::Truncated)?;
+                let count = read_more(source, buffer).await.map_err(|_| RelayError::Truncated { written })?;
                 if count == 0 && !body.ends_with_connection() {
-                    return Err(RelayError::Truncated);
+                    return Err(RelayError::Truncated { written });
                 }
             }
             Piece::End => {
@@ -79,7 +84,7 @@ pub(crate) async fn relay(
                     let trailers = body.trailers().filter(|_| outgoing.trailers);
                     emit::last_chunk(out, trailers.map(|trailers| (trailers, &buffer[..])));
                 }
-                write(sink, out, &[]).await?;
+                write(sink, out, &[], outgoing.stall).await?;
                 return Ok(body.end() == buffer.len());
             }
         }
@@ -91,11 +96,12 @@ pub(crate) async fn write(
     sink: &mut (impl AsyncWrite + Unpin),
     out: &mut Vec<u8>,
     data: &[u8],
+    stall: Duration,
 ) -> Result<(), RelayError> {
     if out.is_empty() && data.is_empty() {
         return Ok(());
     }
-    let written = match timeout(CLIENT_STALL, write_both(sink, out, data)).await {
+    let written = match timeout(stall, write_both(sink, out, data)).await {
         Ok(written) => written,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };

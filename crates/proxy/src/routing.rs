@@ -12,11 +12,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringmaster_core::quantity::Span;
 use ringmaster_core::ring::select::Turns;
-use ringmaster_core::snapshot::{self, ServiceRouting, Snapshot};
+use ringmaster_core::snapshot::{self, Front, ServiceRouting, Snapshot};
 use ringmaster_core::spec::Balancing;
 use ringmaster_core::{Generation, Ordinal, ReplicaName, ServiceName, Timestamp};
 
 use crate::key::KeySource;
+use crate::queue::Waiting;
 use crate::registry::{Registry, Shared};
 use crate::stats::ServiceStats;
 use crate::upstream::Endpoint;
@@ -26,9 +27,12 @@ use crate::upstream::Endpoint;
 pub(crate) struct Routing {
     pub(crate) generation: Generation,
     pub(crate) assignment_api: Option<ServiceName>,
+    /// How clients are met.
+    pub(crate) front: Rc<Front>,
     hosts: HashMap<String, Vec<Route>>,
     any_host: Vec<Route>,
     endpoints: HashMap<ReplicaName, Rc<Endpoint>>,
+    waiting: HashMap<ServiceName, Rc<Waiting>>,
 }
 
 /// One path prefix of a host; the longest come first.
@@ -45,6 +49,8 @@ pub(crate) struct Service {
     /// Whose turn it is on this worker, under `round-robin`.
     pub(crate) turns: RefCell<Turns>,
     pub(crate) stats: Arc<ServiceStats>,
+    /// Who waits on this worker for a place at an endpoint.
+    pub(crate) waiting: Rc<Waiting>,
     /// Who may serve, by ordinal.
     pub(crate) places: Vec<Place>,
     /// The sum of their weights.
@@ -105,7 +111,12 @@ impl Service {
         self.places.get((*self.by_ordinal.get(ordinal.index())?)?)
     }
 
-    pub(crate) fn new(spec: &Arc<ServiceRouting>, stats: Arc<ServiceStats>, places: Vec<Place>) -> Service {
+    pub(crate) fn new(
+        spec: &Arc<ServiceRouting>,
+        stats: Arc<ServiceStats>,
+        waiting: Rc<Waiting>,
+        places: Vec<Place>,
+    ) -> Service {
         let mut by_ordinal = Vec::new();
         for (position, place) in places.iter().enumerate() {
             let index = place.endpoint.replica.ordinal.index();
@@ -123,6 +134,7 @@ impl Service {
             keys,
             turns: RefCell::default(),
             stats,
+            waiting,
             places,
             weights,
             has_ramps,
@@ -141,23 +153,26 @@ impl Routing {
         let mut routing = Routing {
             generation: snapshot.generation,
             assignment_api: snapshot.assignment_api.clone(),
+            front: Rc::new(snapshot.front.clone()),
             ..Routing::default()
         };
         for (name, spec) in &snapshot.services {
             let Some(entry) = registry.services.get(name) else { continue };
+            let waiting = previous.waiting.get(name).cloned().unwrap_or_default();
             let places = spec.endpoints.values().filter_map(|published| {
                 let known = registry.endpoints.get(&published.replica)?;
                 let member = entry.members.get(&published.replica.ordinal)?;
                 let reused = previous.endpoints.get(&published.replica);
                 let reused = reused.filter(|endpoint| Arc::ptr_eq(&endpoint.health, &known.health));
-                let made = || Endpoint::new(published, known, member, shared);
+                let made = || Endpoint::new(published, known, member, shared, &waiting);
                 Some(Place::new(reused.cloned().unwrap_or_else(made), published, &spec.balancing))
             });
             let places: Vec<Place> = places.collect();
             for Place { endpoint, .. } in &places {
                 routing.endpoints.insert(endpoint.replica.clone(), Rc::clone(endpoint));
             }
-            let service = Rc::new(Service::new(spec, Arc::clone(&entry.stats), places));
+            routing.waiting.insert(name.clone(), Rc::clone(&waiting));
+            let service = Rc::new(Service::new(spec, Arc::clone(&entry.stats), waiting, places));
             routing.add_routes(&service);
         }
         for routes in routing.hosts.values_mut().chain([&mut routing.any_host]) {

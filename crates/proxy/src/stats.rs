@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use ringmaster_core::quantity::Percent;
 use ringmaster_core::ring::Ring;
+use ringmaster_core::snapshot::EjectReason;
 use ringmaster_core::traffic::{KeySample, TrafficMoved};
 use tokio::sync::{Notify, mpsc};
 
+use crate::budget::Budget;
 use crate::error::Refusal;
-use crate::outlier::Task;
+use crate::outlier::{Circle, Task};
 use crate::stripes::Stripes;
 
 /// Turns that an endpoint may catch up.
@@ -171,13 +174,23 @@ impl UpstreamError {
 #[derive(Debug, Default)]
 pub(crate) struct MemberStats {
     pub(crate) requests: AtomicU64,
-    pub(crate) ejections: AtomicU64,
+    ejections: [AtomicU64; EjectReason::ALL.len()],
     /// Connections that were made.
     pub(crate) connections: AtomicU64,
     errors: [AtomicU64; UpstreamError::ALL.len()],
 }
 
 impl MemberStats {
+    /// It was ejected for this; returns how often it has been for anything.
+    pub(crate) fn eject(&self, reason: EjectReason) -> u64 {
+        self.ejections[reason as usize].fetch_add(1, Ordering::Relaxed);
+        EjectReason::ALL.into_iter().map(|reason| self.ejections(reason)).sum()
+    }
+
+    pub(crate) fn ejections(&self, reason: EjectReason) -> u64 {
+        self.ejections[reason as usize].load(Ordering::Relaxed)
+    }
+
     pub(crate) fn count_error(&self, error: UpstreamError) {
         self.errors[error as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -191,6 +204,14 @@ impl MemberStats {
 #[derive(Debug, Default)]
 pub(crate) struct ServiceStats {
     pub(crate) replays: AtomicU64,
+    /// Tries beside a first one that took long.
+    pub(crate) hedges: AtomicU64,
+    /// Those whose answer came first.
+    pub(crate) hedges_won: AtomicU64,
+    /// Tries that the budget forbade.
+    pub(crate) over_budget: AtomicU64,
+    pub(crate) budget: Budget,
+    pub(crate) circle: Arc<Circle>,
     pub(crate) stripes: Stripes,
     refusals: [AtomicU64; Refusal::ALL.len()],
     recent: Mutex<Recent>,
@@ -216,6 +237,15 @@ impl Recent {
 }
 
 impl ServiceStats {
+    /// Asks for a try after the first one.
+    pub(crate) fn may_retry(&self, share: Percent) -> bool {
+        let granted = self.budget.withdraw(share, self.stripes.completed());
+        if !granted {
+            self.over_budget.fetch_add(1, Ordering::Relaxed);
+        }
+        granted
+    }
+
     /// A request got an answer of our own.
     pub(crate) fn refuse(&self, refusal: Refusal) {
         self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);

@@ -12,20 +12,20 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::assignment;
-use crate::attempt::{INTERIM_MAX, forget_head};
+use crate::attempt::{INTERIM_MAX, Job, forget_head, reserve_or_wait};
 use crate::client::After;
 use crate::error::Refusal;
-use crate::forward::{Added, Own, Passage, find, outgoing, write_head, write_interim};
+use crate::forward::{Added, Own, Passage, outgoing, write_head, write_interim};
 use crate::h1::body::Body;
 use crate::h1::emit::Persistence;
 use crate::h1::response::Response;
 use crate::io::write_both;
 use crate::key::Key;
-use crate::picker;
+use crate::picker::Wish;
 use crate::relay::{RelayError, relay};
 use crate::retry::{self, Decision, Rights};
 use crate::routing::Service;
-use crate::upload::{Signs, Upload, UploadError};
+use crate::upload::{Pace, Signs, Upload, UploadError};
 use crate::upstream::{Connection, Endpoint, Failure, FailureKind, HeadFailure, InFlight, Reuse, read_head};
 
 /// How long an endpoint may take to say whether it wants a body that the client holds back. Then the client is told to
@@ -63,15 +63,21 @@ pub(crate) async fn pass(
 ) -> Result<After, Own> {
     let request = passage.request;
     let idempotent = request.method.is_idempotent() || request.has_idempotency_key;
-    let mut upload = Upload::new(request.framing, passage.buffer.head.len, service, passage.worker.index);
+    let pace = Pace::new(&passage.front.limits);
+    let mut upload =
+        Upload::new(request.framing, passage.buffer.head.len, pace, service, passage.worker.index);
     let signs = Signs::new(!sending.waits);
     let mut tried: Vec<Rc<Endpoint>> = Vec::new();
     let mut reuse = if idempotent { Reuse::Any } else { Reuse::Recent };
     let (mut refusal, mut replays) = (Refusal::NoEndpoint, 0);
     loop {
-        let service = find(passage.worker, request, passage.buffer).ok_or(Refusal::NoRoute)?;
-        let Some(in_flight) = picker::reserve(&service, sending.key, &tried, &passage.worker.random) else {
-            return Err(if service.places.is_empty() { Refusal::NoEndpoint } else { refusal }.into());
+        // What is streamed can be sent once at most, so it proves nothing.
+        let wish = Wish { key: sending.key, tried: &tried, proves: false, is_spare: false };
+        let buffer = &**passage.buffer;
+        let job = Job { worker: passage.worker, request, buffer, key: sending.key, wire: sending.head };
+        let (service, in_flight) = match reserve_or_wait(&job, &wish).await {
+            Err(Refusal::NoEndpoint) if !tried.is_empty() => return Err(refusal.into()),
+            reserved => reserved?,
         };
         in_flight.count();
         let endpoint = Rc::clone(in_flight.endpoint());
@@ -127,7 +133,7 @@ impl Try<'_> {
         in_flight: InFlight,
         mut connection: Connection,
     ) -> Outcome {
-        let Passage { worker, client, buffer, request, exchange, .. } = passage;
+        let Passage { worker, client, buffer, request, exchange, front, .. } = passage;
         let endpoint = Rc::clone(in_flight.endpoint());
         let path = self.sending.of_assignment.then(|| String::from_utf8_lossy(request.path(buffer)).into_owned());
         let mut reply = worker.buffers.take();
@@ -185,6 +191,9 @@ impl Try<'_> {
                     Event::Uploaded(Err(UploadError::Stalled)) => {
                         return self.client_failed(&endpoint, FailureKind::ClientStalled);
                     }
+                    Event::Uploaded(Err(UploadError::TooLarge)) => {
+                        return Outcome::Refused(Refusal::BodyTooLarge.into());
+                    }
                     Event::Uploaded(result) => uploaded = Some(result),
                     Event::Time if go_on_at.take().is_some() => {
                         self.signs.may_send.set(true);
@@ -207,13 +216,15 @@ impl Try<'_> {
                 Ok(_) => return Outcome::Failed(endpoint.fail(FailureKind::Invalid, false)),
                 Err(failure) => return Outcome::Failed(endpoint.judge(&failure, reused, !self.signs.sent.get())),
             };
+            endpoint.health.answered(response.status, None, in_flight.is_proof());
             if let Some(path) = path.filter(|_| response.status == 404) {
                 return Outcome::Refused(Own::Answer(assignment::unknown_endpoint(&path)));
             }
             // An error before the end of the body is the end of the connection: the rest of the body is in its way.
             let may_stay = uploaded.is_some() || response.status < 400;
-            let (outgoing, persistence) = outgoing(worker, request, &response, may_stay);
-            write_head(worker, &mut out, self.service, &endpoint, (&response, &reply), self.sending.added, (outgoing, persistence));
+            let stall = front.limits.stall_timeout.0;
+            let (outgoing, persistence) = outgoing(worker, request, &response, stall, may_stay);
+            write_head(worker, exchange, &mut out, self.service, &endpoint, (&response, &reply), self.sending.added, (outgoing, persistence));
             let mut body = Body::new(response.framing, reply.head.len);
             let mut relaying =
                 pin!(relay(&mut from_upstream, &mut to_client, &mut reply, &mut body, &mut out, outgoing, &relayed));
@@ -225,7 +236,7 @@ impl Try<'_> {
                 }
                 match uploaded {
                     // The client is at fault, so nothing that is still to come can be for it.
-                    Some(Err(UploadError::Broken | UploadError::Stalled)) => Poll::Ready(None),
+                    Some(Err(UploadError::Broken | UploadError::Stalled | UploadError::TooLarge)) => Poll::Ready(None),
                     _ => relaying.as_mut().poll(cx).map(Some),
                 }
             })
@@ -245,9 +256,9 @@ impl Try<'_> {
                     None => After::Linger,
                 }
             }
-            Some((Err(RelayError::Truncated), ..)) => {
+            Some((Err(RelayError::Truncated { .. }), ..)) => {
                 endpoint.truncated();
-                After::Close
+                After::Reset
             }
             Some((Err(RelayError::Client(_)), ..)) | None => After::Close,
         })

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use ringmaster_core::spec::ClientLimits;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
@@ -19,8 +20,8 @@ use crate::routing::Service;
 
 /// Request bodies up to this are kept, so that they can be sent again.
 pub(crate) const KEPT_BYTES_MAX: usize = 64 << 10;
-/// How long a client may stop sending.
-pub(crate) const STALL: Duration = Duration::from_secs(30);
+/// A client's rate is looked at after this long.
+const PACE_WINDOW: Duration = Duration::from_secs(10);
 /// Data up to this is gathered before it is written.
 const GATHERED_BYTES_MAX: usize = 16 << 10;
 
@@ -32,8 +33,36 @@ pub(crate) struct Upload {
     kept: Vec<u8>,
     overflowed: bool,
     ended: bool,
+    pace: Pace,
     service: Rc<Service>,
     worker: usize,
+}
+
+/// How fast a client sends, and how much.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    since: Instant,
+    bytes: u64,
+    limits: ClientLimits,
+}
+
+impl Pace {
+    pub(crate) fn new(limits: &ClientLimits) -> Pace {
+        Pace { since: Instant::now(), bytes: 0, limits: limits.clone() }
+    }
+
+    /// So many bytes have come: whether that is no more than is allowed.
+    pub(crate) fn receive(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes as u64;
+        self.limits.max_body.is_none_or(|most| self.bytes <= most.bytes)
+    }
+
+    /// How long the next bytes may take: until the client stalls, or is too slow on the whole.
+    pub(crate) fn patience(&self) -> Duration {
+        let earned = Duration::from_secs(self.bytes / self.limits.min_body_rate.bytes.max(1));
+        let until = self.since + PACE_WINDOW.max(earned);
+        self.limits.stall_timeout.0.min(until.saturating_duration_since(Instant::now()))
+    }
 }
 
 /// How an upload ended before its body did.
@@ -43,6 +72,8 @@ pub(crate) enum UploadError {
     Broken,
     /// The client stopped sending.
     Stalled,
+    /// The client sends more than is allowed.
+    TooLarge,
     /// The endpoint takes no more: it may have said why.
     Refused,
 }
@@ -73,13 +104,14 @@ impl Signs {
 
 impl Upload {
     /// Of a body that begins behind the head in the client's buffer.
-    pub(crate) fn new(framing: Framing, base: usize, service: &Rc<Service>, worker: usize) -> Upload {
+    pub(crate) fn new(framing: Framing, base: usize, pace: Pace, service: &Rc<Service>, worker: usize) -> Upload {
         Upload {
             body: Body::new(framing, base),
             chunked: framing == Framing::Chunked,
             kept: Vec::new(),
             overflowed: false,
             ended: false,
+            pace,
             service: Rc::clone(service),
             worker,
         }
@@ -120,6 +152,9 @@ impl Upload {
                 Piece::Data(range) => {
                     let data = &buffer[range];
                     self.service.stats.stripes.receive(self.worker, data.len() as u64);
+                    if !self.pace.receive(data.len()) {
+                        return Err(UploadError::TooLarge);
+                    }
                     if self.chunked { emit::chunk(&mut out, data) } else { out.extend_from_slice(data) }
                     if out.len() >= GATHERED_BYTES_MAX {
                         self.pass_on(&mut out, sink, signs).await?;
@@ -129,7 +164,7 @@ impl Upload {
                     self.pass_on(&mut out, sink, signs).await?;
                     self.body.compact(buffer);
                     signs.starved.set(true);
-                    let read = timeout(STALL, read_more(client, buffer)).await;
+                    let read = timeout(self.pace.patience(), read_more(client, buffer)).await;
                     signs.starved.set(false);
                     signs.moved.set(Instant::now());
                     match read {

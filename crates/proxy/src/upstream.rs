@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use ringmaster_core::snapshot::EjectReason;
 use ringmaster_core::{ReplicaName, snapshot};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
@@ -25,8 +26,9 @@ use crate::h1::head::{Progress, Side};
 use crate::h1::request::Method;
 use crate::h1::response::{self, Response};
 use crate::io::{Buffer, is_quiet, read_more};
-use crate::outlier::{ConnectError, EjectReason, Health};
+use crate::outlier::{ConnectError, Health, Proof};
 use crate::registry::{EndpointEntry, Shared};
+use crate::queue::Waiting;
 use crate::stats::{EndpointStats, MemberStats, UpstreamError};
 
 /// Most idle connections that one worker keeps to one endpoint.
@@ -44,6 +46,7 @@ pub(crate) struct Endpoint {
     pub(crate) health: Arc<Health>,
     pub(crate) member: Arc<MemberStats>,
     shared: Arc<Shared>,
+    waiting: Rc<Waiting>,
     pool: RefCell<Pool>,
 }
 
@@ -64,7 +67,11 @@ pub(crate) struct Connection {
 }
 
 /// Counts a request as in flight until it is dropped.
-pub(crate) struct InFlight(Rc<Endpoint>);
+pub(crate) struct InFlight {
+    endpoint: Rc<Endpoint>,
+    /// It shows whether the endpoint is well again.
+    proof: Option<Proof>,
+}
 
 /// A try that brought no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +126,7 @@ impl Endpoint {
         known: &EndpointEntry,
         member: &Arc<MemberStats>,
         shared: &Arc<Shared>,
+        waiting: &Rc<Waiting>,
     ) -> Rc<Endpoint> {
         let endpoint = Rc::new(Endpoint {
             replica: published.replica.clone(),
@@ -126,6 +134,7 @@ impl Endpoint {
             health: Arc::clone(&known.health),
             member: Arc::clone(member),
             shared: Arc::clone(shared),
+            waiting: Rc::clone(waiting),
             pool: RefCell::default(),
         });
         let watched = Rc::downgrade(&endpoint);
@@ -135,9 +144,9 @@ impl Endpoint {
 
     /// Takes a place for a request at this endpoint. Called in the same breath as the choice: between the two
     /// a worker must not acknowledge another snapshot.
-    pub(crate) fn reserve(self: &Rc<Self>) -> InFlight {
+    pub(crate) fn reserve(self: &Rc<Self>, proof: Option<Proof>) -> InFlight {
         self.stats.reserve(&self.shared.signals);
-        InFlight(Rc::clone(self))
+        InFlight { endpoint: Rc::clone(self), proof }
     }
 
     /// A connection for one request.
@@ -367,17 +376,23 @@ impl Pool {
 impl InFlight {
     /// Counts the request as given to this endpoint.
     pub(crate) fn count(&self) {
-        self.0.stats.count();
-        self.0.member.requests.fetch_add(1, Ordering::Relaxed);
+        self.endpoint.stats.count();
+        self.endpoint.member.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
-        &self.0
+        &self.endpoint
+    }
+
+    /// Whether it shows that the endpoint is well again.
+    pub(crate) fn is_proof(&self) -> bool {
+        self.proof.is_some()
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.stats.end(&self.0.shared.signals);
+        self.endpoint.stats.end(&self.endpoint.shared.signals);
+        self.endpoint.waiting.freed();
     }
 }

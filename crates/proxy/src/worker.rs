@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::ProxyError;
 use crate::client;
+use crate::crowd::Crowd;
 use crate::io::Buffers;
 use crate::key::Random;
 use crate::registry::Shared;
@@ -55,6 +56,8 @@ pub(crate) struct Worker {
     pub(crate) random: Random,
     /// Which one it is, from 0.
     pub(crate) index: usize,
+    /// Who has how many connections.
+    pub(crate) crowd: Rc<Crowd>,
     /// Buffers that nobody uses now.
     pub(crate) buffers: Rc<Buffers>,
     routing: RefCell<Rc<Routing>>,
@@ -92,6 +95,7 @@ async fn serve(setup: Setup) {
         random: Random::new(),
         index,
         buffers: Rc::default(),
+        crowd: Rc::default(),
         routing: RefCell::default(),
         date: RefCell::default(),
         token,

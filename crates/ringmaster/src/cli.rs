@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringmaster_core::quantity::Span;
+use ringmaster_link::Address;
 
 pub(crate) use proxy::ProxyArgs;
 
@@ -46,7 +47,7 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Run the daemon: the controller and the data plane.
     Serve(Box<Serve>),
-    /// Run the data plane alone: over fixed upstreams.
+    /// Run the data plane alone: over fixed upstreams, or following a controller.
     Proxy(Box<ProxyArgs>),
     /// Make the desired state what a manifest says, and wait until it is so.
     #[command(after_help = "Examples:\n  ringmaster apply -f manifests/replicas.yaml\n  \
@@ -131,6 +132,11 @@ pub(crate) enum Verb {
     Schema,
     /// Run the demo server (PORT and SERVER_ID from the environment).
     Replica,
+    /// Say whether a daemon, or a data plane apart with --metrics-listen, is there: exits 0 or 3.
+    #[command(
+        after_help = "Examples:\n  ringmaster health\n  ringmaster health --admin http://127.0.0.1:5002"
+    )]
+    Health,
     /// Print the versions of this program and of the daemon.
     Version,
     /// Print a shell completion script.
@@ -150,6 +156,17 @@ pub(crate) enum RuntimeChoice {
     Docker,
     /// Child processes on this machine.
     Process,
+}
+
+/// Where the data plane runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DataPlaneMode {
+    /// In the daemon's own process.
+    InProcess,
+    /// In a process of its own, which serves on when the daemon is killed, and is found again by the next one.
+    Child,
+    /// Elsewhere: `ringmaster proxy --controller` follows this daemon.
+    None,
 }
 
 /// How log lines look.
@@ -180,6 +197,16 @@ pub(crate) struct Serve {
     /// Where the data plane listens unless a Gateway names ports.
     #[arg(long, env = "RINGMASTER_LISTEN", default_value = "0.0.0.0:5000", value_name = "ADDR")]
     pub(crate) listen: SocketAddr,
+    /// Where the data plane runs.
+    #[arg(long, env = "RINGMASTER_DATA_PLANE", value_enum, default_value_t = DataPlaneMode::InProcess)]
+    pub(crate) data_plane: DataPlaneMode,
+    /// With `--data-plane none`: where data planes (`ringmaster proxy --controller`) find this controller
+    /// [default: unix:<state dir>/link.sock].
+    #[arg(long, env = "RINGMASTER_LINK_LISTEN", value_name = "unix:PATH|HOST:PORT")]
+    pub(crate) link_listen: Option<Address>,
+    /// A file with the token that data planes have to show; needed for HOST:PORT.
+    #[arg(long, env = "RINGMASTER_LINK_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) link_token_file: Option<PathBuf>,
     /// Where metrics alone are served, without a token, for a scraper elsewhere [default: only on the admin API].
     #[arg(long, env = "RINGMASTER_METRICS_LISTEN", value_name = "ADDR")]
     pub(crate) metrics_listen: Option<SocketAddr>,

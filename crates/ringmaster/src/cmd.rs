@@ -104,6 +104,10 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
             let name = client.fault(replica_name(&replica), signal).await?;
             out(&format!("SIG{signal} sent to {name}"))?;
         }
+        Verb::Health => {
+            client.health().await?;
+            out("ok")?;
+        }
         Verb::Version => {
             out(&format!("ringmaster {}", env!("CARGO_PKG_VERSION")))?;
             match client.version().await {

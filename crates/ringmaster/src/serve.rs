@@ -1,7 +1,9 @@
 //! `serve`: the daemon's wiring. The one place that names concrete runtimes and hands one half to the other.
 
+mod child;
+pub(crate) mod data_plane;
 pub(crate) mod logging;
-mod metrics;
+pub(crate) mod metrics;
 mod runtime;
 
 use std::future::Future;
@@ -15,7 +17,6 @@ use anyhow::{Context, anyhow, bail};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ringmaster_controller::admin::{self, Daemon};
-use ringmaster_controller::assignment::Assignment;
 use ringmaster_controller::clock::Clock;
 use ringmaster_controller::state::StateDir;
 use ringmaster_controller::store::Store;
@@ -23,12 +24,11 @@ use ringmaster_controller::timeline::Timeline;
 use ringmaster_controller::{Controller, DataPlaneSeam, watch_file};
 use ringmaster_core::api::{DaemonInfo, ManifestFile};
 use ringmaster_core::snapshot::{Report, Snapshot};
-use ringmaster_proxy::{ListenerState, ListenerStatus, LocalApi, LocalResponse, Proxy, ProxyConfig};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Serve;
+use crate::cli::{DataPlaneMode, Serve};
 use crate::cmd::BadInput;
 
 /// Runs the daemon until SIGINT or SIGTERM. Replicas are left running: the next start adopts them.
@@ -47,6 +47,8 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
     let metrics_listener = metrics_port(&options).await?;
     let counted = metrics::install()?;
     let state = StateDir::open(&options.state_dir.clone().unwrap_or_else(default_state_dir))?;
+    let first_generation = state.reserve_generations()?;
+    let folder = state.folder("data-plane")?;
     let runtime = runtime::choose(&options, &state).await?;
     let clock = Clock::start();
     let timeline = Arc::new(Timeline::new(clock));
@@ -55,14 +57,21 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
 
     let (snapshots, snapshot_receiver) = watch::channel(Arc::new(Snapshot::default()));
     let (report_sender, reports) = watch::channel(Report::default());
-    let seam = DataPlaneSeam { snapshots, reports };
+    let settle = data_plane::settle(options.data_plane);
+    let seam = DataPlaneSeam { first_generation, settle, snapshots, reports };
     let kind = runtime.kind();
     let (store_too, timeline_too) = (Arc::clone(&store), Arc::clone(&timeline));
     let controller = Controller::start(runtime, store_too, timeline_too, clock, seam, shutdown.clone());
-    let mut proxy_config = ProxyConfig::new(options.listen);
-    proxy_config.local = Some(Arc::new(Local(controller.assignment())));
-    proxy_config.workers = options.workers.map_or(proxy_config.workers, usize::from);
-    let proxy = Proxy::start(proxy_config, snapshot_receiver, report_sender, shutdown.clone())?;
+    let setup = data_plane::Setup {
+        options: &options,
+        folder,
+        snapshots: snapshot_receiver,
+        reports: report_sender,
+        assignment: controller.assignment(),
+        timeline: Arc::clone(&timeline),
+        shutdown: shutdown.clone(),
+    };
+    let data_plane = data_plane::start(setup).await?;
 
     let info = DaemonInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -79,19 +88,18 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
         runtime: kind,
         instance: options.instance.clone(),
     };
-    let metrics = Arc::new(metrics::renderer(counted.clone(), about, proxy.metrics_renderer()));
+    let metrics = Arc::new(metrics::renderer(counted.clone(), about));
     let metrics_listen = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-    let listeners = proxy.listeners_reader();
-    let listeners = Arc::new(move || listeners().iter().map(listener_text).collect());
-    let traffic = Arc::new(proxy.traffic_reader());
-    let daemon = Daemon { info, token, listeners, metrics, metrics_listen, traffic };
+    let data_plane::DataPlane { listeners, metrics: data_plane, traffic, parts: data_plane_parts } =
+        data_plane;
+    let daemon = Daemon { info, token, listeners, metrics, metrics_listen, data_plane, traffic };
     let admin_state = controller.admin_state(daemon);
     let mut parts: Vec<BoxFuture<'_, anyhow::Result<()>>> = vec![
         essential("the admin API", admin::serve(admin_listener, admin_state.clone(), shutdown.clone())),
-        essential("the data plane", proxy.join()),
         essential("the controller", controller.join()),
         metrics::upkeep(counted, shutdown.clone()).boxed(),
     ];
+    parts.extend(data_plane_parts);
     if let Some(listener) = metrics_listener {
         let serving = admin::serve_metrics(listener, admin_state, shutdown.clone());
         parts.push(essential("the listener for metrics", serving));
@@ -103,14 +111,6 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
     run_parts(parts, &shutdown).await?;
     tracing::info!("stopped; replicas are left running");
     Ok(())
-}
-
-/// A listener as the admin API tells it: its address, and why it is not open.
-fn listener_text(listener: &ListenerStatus) -> String {
-    match &listener.state {
-        ListenerState::Open => listener.address.to_string(),
-        ListenerState::Failed(why) => format!("{} ({why})", listener.address),
-    }
 }
 
 /// Ports and the token first: a daemon that cannot serve should not touch its state, let alone the engine.
@@ -127,10 +127,12 @@ async fn ports(
              --admin-token-file, or let it listen on 127.0.0.1"
         );
     }
-    // Only a look: the data plane binds it again when there is something to serve.
-    TcpListener::bind(options.listen)
-        .await
-        .map_err(|e| in_use("the data plane", options.listen, e, "--listen"))?;
+    if options.data_plane == DataPlaneMode::InProcess {
+        // Only a look: the data plane binds it again when there is something to serve.
+        TcpListener::bind(options.listen)
+            .await
+            .map_err(|e| in_use("the data plane", options.listen, e, "--listen"))?;
+    }
     let listener = TcpListener::bind(address).await;
     Ok((listener.map_err(|e| in_use("the admin API", address, e, "--admin"))?, token))
 }
@@ -170,25 +172,6 @@ fn essential<'a, E: std::error::Error + Send + Sync + 'static>(
     part: impl Future<Output = Result<(), E>> + Send + 'a,
 ) -> BoxFuture<'a, anyhow::Result<()>> {
     async move { part.await.with_context(|| format!("{what} has failed")) }.boxed()
-}
-
-/// The assignment's routes, handed from the controller to the data plane.
-struct Local(Assignment);
-
-impl LocalApi for Local {
-    fn call(
-        &self,
-        method: http::Method,
-        path: String,
-        body: bytes::Bytes,
-    ) -> BoxFuture<'static, LocalResponse> {
-        let assignment = self.0.clone();
-        async move {
-            let answer = assignment.call(method.as_str(), &path, &body).await;
-            LocalResponse { status: answer.status, body: answer.body.into() }
-        }
-        .boxed()
-    }
 }
 
 fn open_store(state: StateDir, timeline: &Timeline) -> anyhow::Result<Store> {

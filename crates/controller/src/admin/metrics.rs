@@ -55,10 +55,11 @@ pub async fn serve_metrics(
 }
 
 pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
+    let data_plane = (state.daemon.data_plane)().await;
     let (desired, board) = (state.store.desired(), state.board.borrow().clone());
     let live: BTreeSet<&str> = desired.services.keys().map(ServiceName::as_str).collect();
     let is_live = |name: &str| live.contains(name);
-    let counted = (state.daemon.metrics)(&is_live);
+    let counted = (state.daemon.metrics)(&is_live) + &data_plane;
     let snapshot = state.snapshots.borrow().generation.0;
     exposed(counted + &render(&desired, &board, snapshot, &state.shares))
 }

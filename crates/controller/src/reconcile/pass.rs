@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringmaster_core::desired::Desired;
-use ringmaster_core::observed::{Observed, Pending};
+use ringmaster_core::handshake::ACKNOWLEDGE_TIMEOUT;
+use ringmaster_core::observed::{Observed, Pending, Replica, ReplicaState};
 use ringmaster_core::plan::{Action, Plan, plan};
 use ringmaster_core::snapshot::{Snapshot, snapshot};
 use ringmaster_core::status::status;
-use ringmaster_core::{ReplicaName, Revision};
+use ringmaster_core::{ReplicaName, Revision, Timestamp};
 use ringmaster_runtime::CreateRequest;
 
 use super::tasks::Done;
@@ -24,17 +25,30 @@ impl Reconciler {
         }
         let started = std::time::Instant::now();
         let now = self.clock.now();
-        let (observed, failures) = self.world.observe(desired, now);
+        if self.snapshots.borrow().generation.0 == 0 {
+            // Before the first plan: none of them may be stopped until the data plane has heard of it.
+            self.world.adopt();
+        }
+        let (mut observed, failures) = self.world.observe(desired, now);
         for (name, why) in failures {
             self.timeline.warning(Some(&name.service), &name.short(), "Failed", format!("{name}: {why}"));
         }
         let plan = plan(desired, &observed);
-        self.publish(desired, &observed, &plan);
+        if let Some(until) = self.settles_until(desired, &observed) {
+            self.sync_probes(desired);
+            self.publish_status(desired, &observed, &plan);
+            self.wake_at = Some(until);
+            return;
+        }
+        let published = self.publish(desired, &observed, &plan);
+        observed.handshake = self.world.handshake.clone();
         self.sync_probes(desired);
         self.publish_status(desired, &observed, &plan);
         self.note_orphans(&plan);
         self.finish(&plan);
-        self.wake_at = plan.wake_at;
+        // Whether it is acknowledged in time is looked at then.
+        let in_time = published.then(|| now.after(ACKNOWLEDGE_TIMEOUT));
+        self.wake_at = plan.wake_at.into_iter().chain(in_time).min();
         self.spans.planned(desired, &plan, now);
         let waiting = plan.actions.into_iter().filter_map(|action| self.start(action, desired)).count();
         metrics::gauge!("ringmaster_workqueue_depth").set(waiting as f64);
@@ -43,12 +57,29 @@ impl Reconciler {
         metrics::counter!("ringmaster_reconcile_total").increment(1);
     }
 
-    /// Publishes the snapshot if it routes differently from the one in force.
-    fn publish(&mut self, desired: &Desired, observed: &Observed, plan: &Plan) {
+    /// Until when the first snapshot waits for the verdict on replicas that have run through the controller's absence.
+    /// Nothing is done meanwhile either: a data plane may be sending requests to any of them.
+    fn settles_until(&mut self, desired: &Desired, observed: &Observed) -> Option<Timestamp> {
+        if self.snapshots.borrow().generation.0 > 0 {
+            return None;
+        }
+        let until = self.settling_since.get_or_insert(observed.now).after(self.settle);
+        let is_unjudged = |replica: &Replica| {
+            let probed = replica.state == ReplicaState::Running && replica.address.is_some();
+            let is_ours = desired.services.contains_key(&replica.name.service);
+            probed && is_ours && replica.health.ready_since.is_none() && replica.health.last_failure.is_none()
+        };
+        (observed.now < until && observed.replicas.iter().any(is_unjudged)).then_some(until)
+    }
+
+    /// Publishes the snapshot if it routes differently from the one in force; returns whether it does.
+    fn publish(&mut self, desired: &Desired, observed: &Observed, plan: &Plan) -> bool {
         let current = Arc::clone(&self.snapshots.borrow());
-        let next = snapshot(desired, observed, plan, current.generation.next());
-        if next.routes_like(&current) && current.generation.0 > 0 {
-            return;
+        let is_first = current.generation.0 == 0;
+        let generation = if is_first { self.first_generation } else { current.generation.next() };
+        let next = snapshot(desired, observed, plan, generation);
+        if next.routes_like(&current) && !is_first {
+            return false;
         }
         let names = |snapshot: &Snapshot| -> BTreeSet<ReplicaName> {
             snapshot.endpoints().map(|endpoint| endpoint.replica.clone()).collect()
@@ -80,6 +111,7 @@ impl Reconciler {
             let message = format!("{name} gets no new requests: {why}");
             self.timeline.normal(Some(&name.service), &name.short(), "Withdrawn", message);
         }
+        true
     }
 
     fn sync_probes(&mut self, desired: &Desired) {

@@ -10,7 +10,7 @@ use super::balancing::balancing;
 use super::route::{normal_prefix, route};
 use crate::quantity::Span;
 use crate::spec::{
-    GatewaySpec, Probe, REPLICAS_MAX, SecurityProfile, ServiceSpec, Strategy, Template, Volume,
+    Ejection, GatewaySpec, HedgeAfter, Probe, REPLICAS_MAX, SecurityProfile, ServiceSpec, Strategy, Template, Volume,
 };
 
 const LOG_FILES_MAX: u32 = 100;
@@ -103,6 +103,17 @@ pub fn service_violations(spec: &ServiceSpec) -> Vec<Violation> {
         });
         rules.not_zero("connectTimeout", resilience.connect_timeout);
         rules.not_zero("responseTimeout", resilience.response_timeout);
+        rules.not_zero("queueTimeout", resilience.queue_timeout);
+        let most = resilience.max_in_flight;
+        rules.require("maxInFlight", (1..=1_000_000).contains(&most), || {
+            format!("{most} is not between 1 and 1000000")
+        });
+        let most = resilience.max_queued;
+        rules.require("maxQueued", most <= 100_000, || format!("{most} is more than the most of 100000"));
+        if let HedgeAfter::After(after) = resilience.hedge_after {
+            rules.not_zero("hedgeAfter", after);
+        }
+        rules.within("ejection", |rules| ejection(rules, &resilience.ejection));
     });
     rules.within("route", |rules| route(rules, &spec.route));
     rules.broken
@@ -121,7 +132,24 @@ pub fn gateway_violations(spec: &GatewaySpec) -> Vec<Violation> {
             format!("another listener has the port {}", listener.port)
         });
     });
+    rules.within("limits", |rules| {
+        rules.not_zero("headerTimeout", spec.limits.header_timeout);
+        rules.not_zero("idleTimeout", spec.limits.idle_timeout);
+        rules.not_zero("stallTimeout", spec.limits.stall_timeout);
+        let connections = spec.limits.connections_per_client;
+        rules.require("connectionsPerClient", connections != Some(0), || "0 would let nobody in".to_owned());
+    });
     rules.broken
+}
+
+fn ejection(rules: &mut Rules, spec: &Ejection) {
+    for (field, count) in [("consecutiveErrors", spec.consecutive_errors), ("hedgeLosses", spec.hedge_losses)] {
+        rules.require(field, count <= 1_000, || format!("{count} is more than the most of 1000"));
+    }
+    rules.not_zero("time", spec.time);
+    rules.require("maxTime", spec.max_time >= spec.time, || {
+        format!("{} is less than the time of {}", spec.max_time, spec.time)
+    });
 }
 
 /// Collects violations on the way through a spec.

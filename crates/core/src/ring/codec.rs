@@ -117,7 +117,14 @@ pub(super) fn unseal<'a>(bytes: &'a [u8], magic: &[u8; 8]) -> Result<Reader<'a>,
 /// Takes bytes from the front.
 pub(super) struct Reader<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// So many bytes.
+    pub(super) fn slice(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        let (head, rest) = self.0.split_at_checked(length).ok_or(DecodeError::Length)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
     pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(DecodeError::Length)?;
         self.0 = rest;

@@ -9,7 +9,8 @@
 
 use std::fmt;
 
-use super::{Seen, Share};
+use super::codec::{DecodeError, Reader};
+use super::{Seen, Share, wire};
 use crate::ids::Ordinal;
 use crate::ring::state::{RingMember, weighted};
 
@@ -30,6 +31,32 @@ pub struct Ketama {
 }
 
 impl Ketama {
+    /// Appends the ring: members, the number of points, places, owners.
+    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
+        wire::write_members(bytes, &self.members);
+        bytes.extend_from_slice(&(self.places.len() as u32).to_le_bytes());
+        for place in &self.places {
+            bytes.extend_from_slice(&place.to_le_bytes());
+        }
+        wire::write_slots(bytes, &self.owners);
+    }
+
+    /// Reads what [`Ketama::write`] wrote.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Ketama, DecodeError> {
+        let members = wire::read_members(reader)?;
+        let count = u32::from_le_bytes(reader.take()?);
+        if u64::from(count) > POINTS_MAX || (count == 0) != members.is_empty() {
+            return Err(DecodeError::Inconsistent("number of points out of range"));
+        }
+        let place = |_| reader.take().map(u32::from_le_bytes);
+        let places = (0..count).map(place).collect::<Result<Box<[u32]>, DecodeError>>()?;
+        if !places.is_sorted_by(|a, b| a < b) {
+            return Err(DecodeError::Inconsistent("points out of order"));
+        }
+        let owners = wire::read_slots(reader, places.len(), &members)?;
+        Ok(Ketama { places, owners, members })
+    }
+
     /// The ring of these members, those of weight 0 left out. Names are `host:port`, or a host alone.
     pub fn new(members: &[RingMember]) -> Ketama {
         let weighted = weighted(members);

@@ -8,7 +8,8 @@
 
 use std::fmt;
 
-use super::{Seen, Share, hash_key, rehash};
+use super::codec::{DecodeError, Reader};
+use super::{Seen, Share, hash_key, rehash, wire};
 use crate::ids::Ordinal;
 use crate::ring::state::{RingMember, weighted};
 
@@ -40,6 +41,20 @@ struct Turn {
 }
 
 impl Maglev {
+    /// Appends the table: members, slots.
+    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
+        wire::write_members(bytes, &self.members);
+        wire::write_slots(bytes, &self.slots);
+    }
+
+    /// Reads what [`Maglev::write`] wrote.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Maglev, DecodeError> {
+        let members = wire::read_members(reader)?;
+        let count = if members.is_empty() { 0 } else { SLOTS };
+        let slots = wire::read_slots(reader, count, &members)?;
+        Ok(Maglev { slots, members })
+    }
+
     /// The table of these members, those of weight 0 left out. Their order does not matter.
     pub fn new(members: &[RingMember]) -> Maglev {
         let mut turns: Vec<Turn> = weighted(members).into_iter().map(Turn::new).collect();

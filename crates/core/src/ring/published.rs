@@ -31,8 +31,8 @@ pub enum Ring {
 /// The members of a policy that does not hash: they are chosen by turn or by load, with [`super::select`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unkeyed {
-    policy: Policy,
-    members: Box<[(Ordinal, u32)]>,
+    pub(super) policy: Policy,
+    pub(super) members: Box<[(Ordinal, u32)]>,
 }
 
 /// Where a key lies on the ring that hashed it; another ring's is meaningless.

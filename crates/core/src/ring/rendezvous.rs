@@ -10,7 +10,8 @@
 
 use std::fmt;
 
-use super::{Share, hash_key, mix};
+use super::codec::{DecodeError, Reader};
+use super::{Share, hash_key, mix, wire};
 use crate::ids::Ordinal;
 use crate::ring::state::{RingMember, weighted};
 
@@ -44,9 +45,32 @@ impl Rendezvous {
             weight: member.weight,
             hash: hash_key(NAME_SEED, member.name.as_bytes()),
         };
-        let members: Vec<Drawing> = weighted(members).into_iter().map(drawing).collect();
+        Rendezvous::of(weighted(members).into_iter().map(drawing).collect())
+    }
+
+    fn of(members: Box<[Drawing]>) -> Rendezvous {
         let equal_weights = members.windows(2).all(|pair| pair[0].weight == pair[1].weight);
-        Rendezvous { members: members.into(), equal_weights }
+        Rendezvous { members, equal_weights }
+    }
+
+    /// Appends the drawing: each member's ordinal, weight and hash.
+    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&(self.members.len() as u16).to_le_bytes());
+        for member in &self.members {
+            wire::write_weighted(bytes, member.ordinal, member.weight);
+            bytes.extend_from_slice(&member.hash.to_le_bytes());
+        }
+    }
+
+    /// Reads what [`Rendezvous::write`] wrote.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Rendezvous, DecodeError> {
+        let mut members: Vec<Drawing> = Vec::new();
+        for _ in 0..u16::from_le_bytes(reader.take()?) {
+            let (ordinal, weight) = wire::read_weighted(reader)?;
+            members.push(Drawing { ordinal, weight, hash: u64::from_le_bytes(reader.take()?) });
+        }
+        wire::in_order(members.iter().map(|member| member.ordinal))?;
+        Ok(Rendezvous::of(members.into()))
     }
 
     /// The members that draw, ascending.

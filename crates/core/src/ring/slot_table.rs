@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-use super::{Seen, hash_key, rehash};
+use super::codec::{DecodeError, Reader};
+use super::{Seen, hash_key, rehash, wire};
 use crate::ids::Ordinal;
 
 /// The smallest and usual size: 2^16 slots keep every share within 1 % of ideal up to 640 members.
@@ -42,6 +43,29 @@ impl SlotTable {
     ) -> SlotTable {
         debug_assert!(slots.len() == if members.is_empty() { 0 } else { 1 << bits });
         SlotTable { bits, seed, epoch, slots, members }
+    }
+
+    /// Appends the table: bits, seed, epoch, members, slots.
+    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.push(self.bits);
+        bytes.extend_from_slice(&self.seed.to_le_bytes());
+        bytes.extend_from_slice(&self.epoch.to_le_bytes());
+        wire::write_members(bytes, &self.members);
+        wire::write_slots(bytes, &self.slots);
+    }
+
+    /// Reads what [`SlotTable::write`] wrote.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<SlotTable, DecodeError> {
+        let [bits] = reader.take::<1>()?;
+        if !(BITS_MIN..=BITS_MAX).contains(&bits) {
+            return Err(DecodeError::Inconsistent("table size out of range"));
+        }
+        let seed = u64::from_le_bytes(reader.take()?);
+        let epoch = reader.epoch()?;
+        let members = wire::read_members(reader)?;
+        let count = if members.is_empty() { 0 } else { 1 << bits };
+        let slots = wire::read_slots(reader, count, &members)?;
+        Ok(SlotTable { bits, seed, epoch, slots, members })
     }
 
     /// The seed of the hash.

@@ -1,6 +1,6 @@
 //! The default of every field that has one.
 
-use crate::quantity::{Memory, Span};
+use crate::quantity::{Memory, Percent, Span};
 
 pub(super) fn default_port() -> u16 {
     5000
@@ -46,6 +46,18 @@ pub(super) fn default_connect_timeout() -> Span {
 }
 pub(super) fn default_response_timeout() -> Span {
     Span::from_millis(60_000)
+}
+pub(super) fn default_retry_budget() -> Percent {
+    Percent(20)
+}
+pub(super) fn default_max_in_flight() -> u32 {
+    1_024
+}
+pub(super) fn default_max_queued() -> u32 {
+    128
+}
+pub(super) fn default_queue_timeout() -> Span {
+    Span::from_millis(1_000)
 }
 pub(super) fn default_hosts() -> Vec<String> {
     vec!["*".to_owned()]

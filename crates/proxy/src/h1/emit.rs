@@ -3,7 +3,7 @@
 //! Every message is written anew from what was understood of it: nothing of a line that was only tolerated gets further.
 //! The fields that go on keep their order, their spelling and their repeats.
 
-use super::bytes::list;
+use super::bytes::{is_token, list};
 use super::field::Name;
 use super::framing::Framing;
 use super::head::{Field, Head};
@@ -51,8 +51,8 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
         target => out.extend_from_slice(target),
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    if request.host.is_none() {
-        line(out, b"Host", parts.default_host.as_bytes());
+    if !has(head, Name::Host) {
+        line(out, b"Host", request.host.map_or(parts.default_host.as_bytes(), |host| host.of(buffer)));
     }
     for field in &head.fields {
         match field.kind {
@@ -69,10 +69,8 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
                 Some(left) => number_line(out, b"Max-Forwards: ", left.saturating_sub(1)),
                 None => line(out, field.name.of(buffer), field.value.of(buffer)),
             },
-            Name::XForwardedFor | Name::XForwardedPort | Name::Forwarded if forwarding.trusted => {
-                if field.kind != Name::XForwardedFor {
-                    line(out, field.name.of(buffer), field.value.of(buffer));
-                }
+            Name::XForwardedPort if forwarding.trusted => {
+                line(out, field.name.of(buffer), field.value.of(buffer));
             }
             // What is of one hop, what is written below, and what only we may say.
             _ => {}
@@ -100,22 +98,40 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
 fn forwarded(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     let RequestParts { request, head, buffer, forwarding, .. } = *parts;
     let client = forwarding.client.as_bytes();
-    out.extend_from_slice(b"X-Forwarded-For: ");
     let believed = |kind| head.of(kind).filter(|_| forwarding.trusted).last().map(|span| span.of(buffer));
-    if forwarding.trusted {
-        for value in head.of(Name::XForwardedFor).filter(|value| !value.is_empty()) {
+    let before = |out: &mut Vec<u8>, kind| {
+        for value in head.of(kind).filter(|value| forwarding.trusted && !value.is_empty()) {
             out.extend_from_slice(value.of(buffer));
             out.extend_from_slice(b", ");
         }
-    }
+    };
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    before(out, Name::XForwardedFor);
     out.extend_from_slice(client);
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(b"\r\nForwarded: ");
+    before(out, Name::Forwarded);
+    forwarded_element(out, client, request.host.map(|host| host.of(buffer)));
     line(out, b"X-Forwarded-Proto", believed(Name::XForwardedProto).unwrap_or(b"http"));
     let host = believed(Name::XForwardedHost).or(request.host.map(|host| host.of(buffer)));
     if let Some(host) = host {
         line(out, b"X-Forwarded-Host", host);
     }
     line(out, b"X-Real-IP", believed(Name::XRealIp).unwrap_or(client));
+}
+
+/// One hop as RFC 7239 section 4 has it; what is no token is quoted.
+fn forwarded_element(out: &mut Vec<u8>, client: &[u8], host: Option<&[u8]>) {
+    let is_v6 = client.contains(&b':');
+    out.extend_from_slice(if is_v6 { b"for=\"[" } else { b"for=" });
+    out.extend_from_slice(client);
+    out.extend_from_slice(if is_v6 { b"]\"" } else { b"" });
+    if let Some(host) = host.filter(|host| !host.is_empty()) {
+        let quote: &[u8] = if is_token(host) { b"" } else { b"\"" };
+        for part in [b";host=", quote, host, quote] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b";proto=http\r\n");
 }
 
 /// How a response goes on to the client.
@@ -320,7 +336,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    const OURS: &str = "X-Forwarded-For: 10.0.0.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\
+    const OURS: &str = "X-Forwarded-For: 10.0.0.7\r\nForwarded: for=10.0.0.7;host=a;proto=http\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\
                         X-Real-IP: 10.0.0.7\r\nVia: 1.1 ringmaster\r\n";
 
     #[test]
@@ -347,7 +363,7 @@ mod tests {
         assert_eq!(forward(&text, false), format!("GET / HTTP/1.1\r\nHost: a\r\n{OURS}\r\n"));
         let trusted = forward(&text, true);
         for line in ["X-Forwarded-For: 6.6.6.6, 10.0.0.7", "X-Forwarded-Proto: https", "X-Forwarded-Host: evil",
-                     "X-Forwarded-Port: 1", "Forwarded: for=6.6.6.6", "X-Real-IP: 6.6.6.6"] {
+                     "X-Forwarded-Port: 1", "Forwarded: for=6.6.6.6, for=10.0.0.7;host=a;proto=http", "X-Real-IP: 6.6.6.6"] {
             assert_eq!(trusted.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line} in {trusted}");
         }
         assert_eq!(trusted.matches("X-Forwarded-For").count(), 1);
@@ -360,6 +376,13 @@ mod tests {
             let method = line.split(' ').next().unwrap();
             assert!(out.starts_with(&format!("{method} {target} HTTP/1.1\r\nHost: b:8\r\n")), "{out}");
         }
+    }
+
+    #[test]
+    fn what_is_no_token_is_quoted() {
+        let mut out = Vec::new();
+        forwarded_element(&mut out, b"2001:db8::1", Some(b"a:80"));
+        assert_eq!(out, b"for=\"[2001:db8::1]\";host=\"a:80\";proto=http\r\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ringmaster_core::snapshot::EjectReason;
 use ringmaster_core::spec::HashOn;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -23,7 +24,7 @@ async fn a_refusing_endpoint_is_skipped_until_it_listens_again() {
     }
     let report = world.endpoint(&replica("web", 0, 0), |report| report.ejected).await;
     assert_eq!(report.requests, 1, "only the request that found out went there");
-    assert_eq!(world.metric(r#"ejections_total{service="web",server="0"}"#), Some(1));
+    assert_eq!(world.metric(r#"ejections_total{service="web",server="0",reason="refused"}"#), Some(1));
     assert_eq!(world.metric(r#"server_ejected{service="web",server="0"}"#), Some(1));
 
     let back = Instant::now();
@@ -66,7 +67,7 @@ async fn an_origin_that_only_closes_idle_connections_stays() {
     }
     let report = world.endpoint(&replica("web", 0, 0), |report| report.requests >= 10).await;
     assert_eq!((report.failures, report.ejected), (0, false));
-    assert_eq!(world.metric(r#"ejections_total{service="web",server="0"}"#), Some(0));
+    assert_eq!(world.metric(r#"ejections_total{service="web",server="0",reason="refused"}"#), Some(0));
     world.stop().await;
 }
 
@@ -156,10 +157,11 @@ async fn an_address_that_swallows_packets_delays_only_those_who_find_out() {
         "{delays:?}"
     );
     assert_eq!(first.answer().await.text(), "good");
-    assert!(started.elapsed() >= Duration::from_millis(250), "the connect timeout");
+    // It was hedged; the connect that it gave up was gone on with.
     let report =
         world.endpoint(&replica("web", 0, 0), |report| report.ejected && report.in_flight == 0).await;
-    assert_eq!((report.requests, report.failures), (1, 1));
+    assert_eq!(report.requests, 1);
+    assert_eq!(report.circuit.unwrap().reason, EjectReason::ConnectTimeout);
     world.stop().await;
 }
 

@@ -1,4 +1,4 @@
-//! `/metrics`: what the `metrics` macros of all crates count, the process's own figures, and the data plane's.
+//! `/metrics`: what the `metrics` macros of all crates count, and the process's own figures.
 
 mod families;
 mod process;
@@ -32,6 +32,13 @@ pub(super) async fn upkeep(handle: PrometheusHandle, shutdown: CancellationToken
     }
 }
 
+/// The figures of this process alone.
+pub(crate) fn of_process() -> String {
+    let mut out = Exposition::new();
+    process::render(&mut out);
+    out.finish()
+}
+
 /// What is known of this daemon and its process.
 pub(super) struct About {
     pub(super) version: &'static str,
@@ -39,11 +46,10 @@ pub(super) struct About {
     pub(super) instance: String,
 }
 
-/// Renders everything but the controller's state, which the admin API adds.
+/// Renders everything but the controller's state and the data plane's figures, which the admin API adds.
 pub(super) fn renderer(
     counted: PrometheusHandle,
     about: About,
-    data_plane: impl Fn() -> String + Send + Sync + 'static,
 ) -> impl Fn(&dyn Fn(&str) -> bool) -> String + Send + Sync + 'static {
     move |is_live| {
         let mut out = Exposition::new();
@@ -52,6 +58,6 @@ pub(super) fn renderer(
             [("version", about.version), ("runtime", about.runtime), ("instance_name", &about.instance)];
         out.sample(&labels, 1);
         process::render(&mut out);
-        out.finish() + &recorder::render(&counted, is_live) + &data_plane()
+        out.finish() + &recorder::render(&counted, is_live)
     }
 }

@@ -328,6 +328,15 @@ impl Daemon {
     }
 }
 
+/// The process of a daemon's data plane, if it has one of its own that lives.
+pub(crate) fn data_plane(state: &Path) -> Option<rustix::process::Pid> {
+    let lock = File::open(state.join("data-plane/lock")).ok()?;
+    let is_held = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared).is_err();
+    let text = std::fs::read_to_string(state.join("data-plane/lock")).ok().filter(|_| is_held)?;
+    let holder: serde_json::Value = serde_json::from_str(&text).ok()?;
+    rustix::process::Pid::from_raw(holder["pid"].as_i64()? as i32)
+}
+
 /// Runs a verb of the CLI.
 pub(crate) async fn cli(admin: SocketAddr, arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_ringmaster"))
@@ -378,6 +387,12 @@ impl Drop for Daemon {
         }
         drop(self.child.kill());
         drop(self.child.wait());
+        // A data plane of its own outlives a daemon that is killed.
+        if let Some(pid) = data_plane(&self.setup.state)
+            && let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+        {
+            eprintln!("the data plane stays: {error}");
+        }
         if std::thread::panicking() {
             eprintln!("--- the daemon's log:\n{}", self.log());
         }

@@ -55,6 +55,11 @@ pub(super) static FAMILIES: [Family; 24] = [
     counter("ringmaster_events_total", "Entries of the event timeline, by reason.").by(&[(
         "reason",
         &[
+            "DataPlaneAway",
+            "DataPlaneConnected",
+            "DataPlaneEnded",
+            "DataPlaneForgotten",
+            "DataPlaneRefused",
             "EngineReachable",
             "EngineUnreachable",
             "ManifestApplied",

@@ -1,0 +1,80 @@
+//! Requests that wait while all endpoints of their service have as many as they may.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// After this long a waiting request looks for itself: other workers' places are told by nobody.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Those who wait on one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    count: Cell<u32>,
+    freed: Notify,
+}
+
+/// One who waits, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Waiter<'a>(&'a Waiting);
+
+impl Waiting {
+    /// A place in the queue, if there are fewer than `most` in it.
+    pub(crate) fn enter(&self, most: u32) -> Option<Waiter<'_>> {
+        let count = self.count.get();
+        (count < most).then(|| {
+            self.count.set(count + 1);
+            Waiter(self)
+        })
+    }
+
+    /// A request has ended: the next one may look.
+    pub(crate) fn freed(&self) {
+        if self.count.get() > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> u32 {
+        self.count.get()
+    }
+}
+
+impl Waiter<'_> {
+    /// Resolves when it is worth looking for a place. Cancel-safe.
+    pub(crate) async fn turn(&self) {
+        // Whichever ends it, what follows is the same.
+        drop(timeout(LOOK_AGAIN, self.0.freed.notified()).await);
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get() - 1);
+        // A turn that it was given and did not use is the next one's.
+        self.0.freed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_so_many_wait_and_each_is_told() {
+        let waiting = Waiting::default();
+        let first = waiting.enter(2).unwrap();
+        let second = waiting.enter(2).unwrap();
+        assert!(waiting.enter(2).is_none());
+        drop(second);
+        assert_eq!(waiting.len(), 1);
+        waiting.freed();
+        first.turn().await;
+        drop(first);
+        assert_eq!(waiting.len(), 0);
+    }
+}
