@@ -1,18 +1,14 @@
 //! Load of one work on one proxy: in a closed loop, or at a fixed rate with times that do not wait for answers.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
-use tokio::io::unix::AsyncFd;
-use tokio::sync::Notify;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -45,8 +41,8 @@ struct Run {
 enum Due {
     /// As soon as a connection is free.
     Always,
-    /// At these times, whoever is free.
-    Queued { queue: RefCell<VecDeque<Instant>>, news: Notify, ended: Cell<bool> },
+    /// At these times, whoever is free, until there are no more.
+    Queued(Mutex<UnboundedReceiver<Instant>>),
 }
 
 impl Outcome {
@@ -61,7 +57,11 @@ impl Outcome {
 pub(crate) async fn run(script: &Rc<Script>, address: SocketAddr, lasts: Duration) -> io::Result<Outcome> {
     let due = match script.work.rate {
         None => Due::Always,
-        Some(_) => Due::Queued { queue: RefCell::default(), news: Notify::new(), ended: Cell::new(false) },
+        Some(rate) => {
+            let (times, queued) = unbounded_channel();
+            thread::Builder::new().name("clock".to_owned()).spawn(move || keep_time(rate, lasts, &times))?;
+            Due::Queued(Mutex::new(queued))
+        }
     };
     let (script, asked) = (Rc::clone(script), Cell::new(0));
     let run = Rc::new(Run {
@@ -80,9 +80,6 @@ pub(crate) async fn run(script: &Rc<Script>, address: SocketAddr, lasts: Duratio
                 run.outcome.borrow_mut().wrong.get_or_insert(wrong);
             }
         });
-    }
-    if let Some(rate) = run.script.work.rate {
-        run.keep_time(rate).await?;
     }
     let all = async { while connections.join_next().await.is_some() {} };
     if timeout(lasts + END_DEADLINE, all).await.is_err() {
@@ -119,49 +116,20 @@ impl Run {
             Due::Always => {
                 Some(Instant::now()).filter(|now| *now < self.until && self.outcome.borrow().wrong.is_none())
             }
-            Due::Queued { queue, news, ended } => loop {
-                if let Some(due) = queue.borrow_mut().pop_front() {
-                    return Some(due);
-                }
-                if ended.get() {
-                    // The next one that waits is to see it, too.
-                    news.notify_one();
-                    return None;
-                }
-                news.notified().await;
-            },
+            Due::Queued(times) => times.lock().await.recv().await,
         }
     }
+}
 
-    /// Queues requests at a rate. By a timer of the kernel's: those of the runtime are of whole milliseconds.
-    async fn keep_time(&self, rate: u64) -> io::Result<()> {
-        let Due::Queued { queue, news, ended } = &self.due else { return Ok(()) };
-        let interval = Timespec { tv_sec: 0, tv_nsec: (1_000_000_000 / rate) as i64 };
-        let timer: OwnedFd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK)?;
-        let started = Instant::now();
-        let setting = Itimerspec { it_interval: interval, it_value: interval };
-        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &setting)?;
-        let timer = AsyncFd::register(timer)?;
-        let mut ticks = 0_u64;
-        while Instant::now() < self.until {
-            let mut ready = timer.readable().await?;
-            let mut count = [0; 8];
-            match rustix::io::read(&timer, &mut count) {
-                Ok(_) => {}
-                Err(rustix::io::Errno::AGAIN) => {
-                    ready.clear_ready();
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            }
-            for _ in 0..u64::from_ne_bytes(count) {
-                ticks += 1;
-                queue.borrow_mut().push_back(started + Duration::from_nanos(ticks * 1_000_000_000 / rate));
-                news.notify_one();
-            }
+/// Says when requests are due, as they are. On a thread of its own: timers of the runtime are of whole milliseconds.
+fn keep_time(rate: u64, lasts: Duration, times: &UnboundedSender<Instant>) {
+    let started = Instant::now();
+    for tick in 1.. {
+        let due = Duration::from_nanos(tick * 1_000_000_000 / rate);
+        thread::sleep(due.saturating_sub(started.elapsed()));
+        // Nobody listens any more after a failure.
+        if due >= lasts || times.send(started + due).is_err() {
+            return;
         }
-        ended.set(true);
-        news.notify_one();
-        Ok(())
     }
 }
