@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use ringmaster_core::ServiceName;
 use ringmaster_core::ring::Ring;
 use ringmaster_core::snapshot::{Report, Snapshot, UnpackError, Unpacker};
@@ -21,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::address::{Address, Reads, Writes};
 use crate::frame::{self, Frame, FrameError, Limits};
 use crate::kept::{self, Keeper, Kept};
+use crate::local::{Call, LocalCaller, away, unavailable};
 use crate::message::{Hello, Question, Run, ToController, ToPlane};
 use crate::numbering::Numbering;
 use crate::{CALLS_MAX, HEARTBEAT, SILENCE_MAX, random};
@@ -59,20 +58,6 @@ pub struct Faces {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// What it would mean for recent requests if a service had this ring.
     pub traffic: Box<Traffic>,
-}
-
-/// Calls the assignment's API at the controller. A clone is the same.
-#[derive(Debug, Clone)]
-pub struct LocalCaller {
-    calls: mpsc::Sender<Call>,
-}
-
-#[derive(Debug)]
-struct Call {
-    method: String,
-    path: String,
-    body: Bytes,
-    reply: oneshot::Sender<(u16, Bytes)>,
 }
 
 /// Follows a controller.
@@ -130,21 +115,6 @@ struct Conversation<'a> {
     heard: Instant,
 }
 
-impl LocalCaller {
-    /// Calls; without a controller the answer is a 503 that says so.
-    pub fn call(&self, method: String, path: String, body: Bytes) -> BoxFuture<'static, (u16, Bytes)> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.calls.try_send(Call { method, path, body, reply });
-        async move {
-            match sent {
-                Ok(()) => answer.await.unwrap_or_else(|_| away()),
-                Err(_) => away(),
-            }
-        }
-        .boxed()
-    }
-}
-
 impl Follower {
     /// A follower and the data plane's ends. What is kept is published at once, and a damaged file is left aside with
     /// a warning.
@@ -168,12 +138,8 @@ impl Follower {
         let keeper = Keeper::start(config.folder.clone(), first.generation);
         let (snapshots, snapshot_receiver) = watch::channel(Arc::new(first));
         let (report_sender, reports) = watch::channel(Report::default());
-        let (call_sender, calls) = mpsc::channel(CALLS_MAX);
-        let ends = Ends {
-            snapshots: snapshot_receiver,
-            reports: report_sender,
-            local: LocalCaller { calls: call_sender },
-        };
+        let (local, calls) = LocalCaller::new();
+        let ends = Ends { snapshots: snapshot_receiver, reports: report_sender, local };
         let process = random();
         (Follower { config, process, unpacker, numbering, keeper, snapshots, reports, calls }, ends)
     }
@@ -398,13 +364,4 @@ fn restore(folder: &Path, unpacker: &mut Unpacker) -> Result<Option<Snapshot>, S
 /// Somewhere between half a pause and all of it.
 fn drawn(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + 0.5 * (random() as f64 / u64::MAX as f64))
-}
-
-fn away() -> (u16, Bytes) {
-    unavailable("the controller is away: requests are served, changes have to wait until it is back")
-}
-
-fn unavailable(why: &str) -> (u16, Bytes) {
-    let body = serde_json::json!({ "message": format!("<Error> {why}"), "status": "failure" });
-    (503, body.to_string().into())
 }

@@ -17,6 +17,7 @@ mod follower;
 mod frame;
 mod hub;
 mod kept;
+mod local;
 mod message;
 mod numbering;
 mod planes;
@@ -28,8 +29,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use address::{Address, Listener};
-pub use follower::{Ends, Faces, Follower, FollowerConfig, LocalCaller, Traffic};
+pub use follower::{Ends, Faces, Follower, FollowerConfig, Traffic};
 pub use hub::{Hub, HubConfig};
+pub use local::LocalCaller;
 pub use planes::Note;
 
 /// A data plane that has been away for so long is no longer waited for.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -112,11 +113,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
 /// Serves requests as long as there are bytes of them.
 async fn burst(worker: &Rc<Worker>, client: &mut Client) -> Burst {
     let mut buffer = worker.buffers.take();
-    match client.stream.try_read_buf(&mut *buffer) {
-        Ok(0) => return Burst::Close,
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Burst::Idle,
-        Err(_) => return Burst::Close,
+    // Polled and not tried: a read that finds less than there is room for settles that there is no more, and spares
+    // whoever looks next a call to learn it.
+    match read_more(&mut client.stream, &mut buffer).now_or_never() {
+        Some(Ok(0) | Err(_)) => return Burst::Close,
+        Some(Ok(_)) => {}
+        None => return Burst::Idle,
     }
     loop {
         buffer.head.reset(0);
@@ -178,7 +180,7 @@ pub(crate) async fn answer(
     is_to_head: bool,
     persistence: Persistence,
 ) -> bool {
-    let mut out = worker.buffers.take();
+    let mut out = worker.buffers.out();
     answer.write(&mut out, is_to_head, persistence, &worker.date());
     let written = timeout(ANSWER, write_both(&mut client.stream, &out, &[])).await;
     matches!(written, Ok(Ok(())))

@@ -25,7 +25,7 @@ use crate::h1::request::{Method, Request};
 use crate::h1::response::Response;
 use crate::io::{Buffer, read_more};
 use crate::key::{Asked, Key};
-use crate::relay::{self, Outgoing, RelayError, relay};
+use crate::relay::{self, Outgoing, RelayError, Way, relay};
 use crate::routing::{Service, without_port};
 use crate::stream::{self, Sending};
 use crate::upgrade;
@@ -93,10 +93,10 @@ pub(crate) async fn serve(
     let is_local = routing.assignment_api.is_some() && assignment::is_local(method, request.path(passage.buffer));
     if is_local && worker.shared.local.is_some() {
         drop(routing);
-        return passage.ask_local().await;
+        return Box::pin(passage.ask_local()).await;
     }
     if request.max_forwards == Some(0) {
-        return passage.answer_as_last().await;
+        return Box::pin(passage.answer_as_last()).await;
     }
     let Some(service) = find(worker, request, passage.buffer) else {
         worker.shared.front.refuse(Refusal::NoRoute);
@@ -177,14 +177,20 @@ pub(crate) fn write_head(
     service.stats.stripes.respond(worker.index, response.status);
     exchange.answered(response.status, Some(&endpoint.replica));
     let added = added.lines_for(&endpoint.replica);
-    let date = if response.has_date { Rc::default() } else { worker.date() };
+    let now;
+    let date: &[u8] = if response.has_date {
+        b""
+    } else {
+        now = worker.date();
+        &now
+    };
     let parts = ResponseParts {
         response,
         head: &buffer.head,
         buffer,
         framing: outgoing.framing,
         connection,
-        date: &date,
+        date,
         added: added.as_bytes(),
     };
     emit::response(out, &parts);
@@ -200,7 +206,7 @@ impl Passage<'_> {
             return Err(Refusal::BodyTooLarge.into());
         }
         let (key, added) = self.key(service);
-        let mut wire = self.worker.buffers.take();
+        let mut wire = self.worker.buffers.out();
         let head = self.request.framing;
         let has_come = !self.buffer[self.buffer.head.len..].is_empty();
         let waits = self.request.expects_continue && !has_come;
@@ -218,7 +224,8 @@ impl Passage<'_> {
         let Some(end) = end else {
             wire.truncate(head_len);
             let sending = Sending { key: key.as_ref(), head: &wire, waits, added: &added, of_assignment };
-            return stream::pass(self, service, &sending).await;
+            // On the heap, as all that is rare: the usual way stays small.
+            return Box::pin(stream::pass(self, service, &sending)).await;
         };
         self.end = Some(end);
         let job = Job { worker: self.worker, request: self.request, buffer: self.buffer, key: key.as_ref(), wire: &wire };
@@ -229,7 +236,10 @@ impl Passage<'_> {
             Err(None) => return Ok(After::Close),
             Err(Some(refusal)) => return Err(refusal.into()),
         };
-        self.settle_interim(&mut begun, service.spec.resilience.response_timeout.0).await?;
+        if begun.response.status < 200 {
+            let limit = service.spec.resilience.response_timeout.0;
+            Box::pin(self.settle_interim(&mut begun, limit)).await?;
+        }
         if of_assignment && begun.response.status == 404 {
             let path = String::from_utf8_lossy(self.request.path(self.buffer)).into_owned();
             let own = assignment::unknown_endpoint(&path);
@@ -237,7 +247,7 @@ impl Passage<'_> {
             return Ok(self.refuse_at(&own, Some(end)).await);
         }
         if begun.response.status == 101 {
-            return Ok(self.tunnel(service, begun, &added, end).await);
+            return Ok(Box::pin(self.tunnel(service, begun, &added, end)).await);
         }
         Ok(self.bring_back(service, begun, &added, end).await)
     }
@@ -331,28 +341,31 @@ impl Passage<'_> {
     /// Relays a response whose request was sent as a whole.
     async fn bring_back(&mut self, service: &Service, begun: Begun, added: &Added, end: usize) -> After {
         let (outgoing, persistence) = outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
-        let mut out = self.worker.buffers.take();
+        let mut out = self.worker.buffers.out();
         let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
         write_head(self.worker, &mut self.exchange, &mut out, service, endpoint, message, added, (outgoing, persistence));
         let Begun { mut connection, mut buffer, response, in_flight, sent_whole, .. } = begun;
         let mut body = Body::new(response.framing, buffer.head.len);
         let relayed = Cell::new(0);
+        let endpoint = Rc::clone(in_flight.endpoint());
+        let mut in_flight = Some(in_flight);
         let result = {
             let (mut watched, mut sink) = self.client.stream.split();
-            let relaying =
-                relay(&mut connection.stream, &mut sink, &mut buffer, &mut body, &mut out, outgoing, &relayed);
+            let (mut source, _) = connection.stream.split();
+            let way = Way { source: &mut source, sink: &mut sink, pipes: &self.worker.pipes };
+            let relaying = relay(way, &mut buffer, &mut body, &mut out, outgoing, &relayed, &mut in_flight);
             attempt::unless_gone(&mut watched, &relayed, relaying).await
         };
         self.exchange.sent(relayed.get());
         match result {
             Some(Ok(clean)) => {
                 if response.keep_alive && sent_whole && clean {
-                    in_flight.endpoint().check_in(connection);
+                    endpoint.check_in(connection);
                 }
                 if persistence == Persistence::Closes { After::Close } else { After::Next(end) }
             }
             Some(Err(RelayError::Truncated { written })) => {
-                in_flight.endpoint().truncated();
+                endpoint.truncated();
                 if written {
                     return After::Reset;
                 }
@@ -369,7 +382,7 @@ impl Passage<'_> {
 
     /// The protocol is switched: from here on bytes pass.
     async fn tunnel(&mut self, service: &Service, begun: Begun, added: &Added, end: usize) -> After {
-        let mut out = self.worker.buffers.take();
+        let mut out = self.worker.buffers.out();
         let (outgoing, _) = outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
         let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
         write_head(self.worker, &mut self.exchange, &mut out, service, endpoint, message, added, (outgoing, Persistence::Stays));

@@ -20,12 +20,25 @@ use crate::h1::head::Head;
 pub(crate) const BUFFER_BYTES: usize = 32 << 10;
 /// A buffer that has grown beyond this is not kept.
 const KEPT_BYTES_MAX: usize = 2 * BUFFER_BYTES;
-/// Most buffers that a worker keeps for the next to come.
-const KEPT_MAX: usize = 64;
+/// What is written begins smaller.
+const OUT_BYTES: usize = 2 << 10;
+/// What was written is not kept if it has grown beyond this.
+const KEPT_OUT_BYTES_MAX: usize = 16 << 10;
+/// Most buffers of a kind that a worker keeps for the next to come.
+const KEPT_MAX: usize = 128;
 
 /// One worker's spare buffers.
 #[derive(Default)]
-pub(crate) struct Buffers(RefCell<Vec<(Vec<u8>, Head)>>);
+pub(crate) struct Buffers {
+    read: RefCell<Vec<(Vec<u8>, Head)>>,
+    out: RefCell<Vec<Vec<u8>>>,
+}
+
+/// What is to be written. Returns to its worker when it is dropped.
+pub(crate) struct Out {
+    bytes: Vec<u8>,
+    home: Rc<Buffers>,
+}
 
 /// Bytes of a connection, and the head that was read from them. Returns to its worker when it is dropped.
 pub(crate) struct Buffer {
@@ -36,15 +49,45 @@ pub(crate) struct Buffer {
 
 impl Buffers {
     pub(crate) fn take(self: &Rc<Self>) -> Buffer {
-        let spare = self.0.borrow_mut().pop();
+        let spare = self.read.borrow_mut().pop();
         let (bytes, head) = spare.unwrap_or_else(|| (Vec::with_capacity(BUFFER_BYTES), Head::default()));
         Buffer { bytes, head, home: Rc::clone(self) }
+    }
+
+    pub(crate) fn out(self: &Rc<Self>) -> Out {
+        let spare = self.out.borrow_mut().pop();
+        Out { bytes: spare.unwrap_or_else(|| Vec::with_capacity(OUT_BYTES)), home: Rc::clone(self) }
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        let mut spare = self.home.out.borrow_mut();
+        if spare.len() < 2 * KEPT_MAX && self.bytes.capacity() <= KEPT_OUT_BYTES_MAX {
+            let mut bytes = std::mem::take(&mut self.bytes);
+            bytes.clear();
+            spare.push(bytes);
+        }
+    }
+}
+
+impl Deref for Out {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Out {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut spare = self.home.0.borrow_mut();
+        let mut spare = self.home.read.borrow_mut();
         if spare.len() < KEPT_MAX && self.bytes.capacity() <= KEPT_BYTES_MAX {
             let (mut bytes, mut head) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.head));
             bytes.clear();
@@ -82,9 +125,13 @@ pub(crate) async fn read_more(source: &mut (impl AsyncRead + Unpin), buffer: &mu
 pub(crate) async fn write_both(sink: &mut (impl AsyncWrite + Unpin), first: &[u8], second: &[u8]) -> io::Result<()> {
     let (mut first, mut second) = (first, second);
     while !first.is_empty() || !second.is_empty() {
-        let slices = [IoSlice::new(first), IoSlice::new(second)];
-        let slices = if first.is_empty() { &slices[1..] } else { &slices[..] };
-        let written = poll_fn(|cx| Pin::new(&mut *sink).poll_write_vectored(cx, slices)).await?;
+        let written = if first.is_empty() || second.is_empty() {
+            let rest = if first.is_empty() { second } else { first };
+            poll_fn(|cx| Pin::new(&mut *sink).poll_write(cx, rest)).await?
+        } else {
+            let slices = [IoSlice::new(first), IoSlice::new(second)];
+            poll_fn(|cx| Pin::new(&mut *sink).poll_write_vectored(cx, &slices)).await?
+        };
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -185,10 +232,10 @@ mod tests {
         first.extend_from_slice(b"abc");
         drop(first);
         let again = buffers.take();
-        assert!(again.is_empty() && buffers.0.borrow().is_empty());
+        assert!(again.is_empty() && buffers.read.borrow().is_empty());
         let mut large = buffers.take();
         large.reserve(4 * BUFFER_BYTES);
         drop(large);
-        assert!(buffers.0.borrow().is_empty());
+        assert!(buffers.read.borrow().is_empty());
     }
 }

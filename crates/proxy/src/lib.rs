@@ -33,6 +33,7 @@ mod registry;
 mod relay;
 mod retry;
 mod routing;
+mod splice;
 mod stats;
 mod stream;
 mod stripes;

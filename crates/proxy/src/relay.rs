@@ -4,16 +4,29 @@ use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use crate::h1::body::{Body, Piece};
 use crate::h1::emit;
 use crate::h1::framing::Framing;
 use crate::io::{Buffer, read_more, write_both};
+use crate::splice::Pipes;
+use crate::upstream::InFlight;
 
 /// Data up to this is copied behind what is written before it, instead of being written as a piece of its own.
 const COPIED_BYTES_MAX: usize = 4 << 10;
+
+/// What is left of a body goes without passing through our memory if it is at least this.
+const SPLICED_BYTES_MIN: u64 = 64 << 10;
+
+/// From whom to whom a response goes.
+pub(crate) struct Way<'w, 's> {
+    pub(crate) source: &'w mut ReadHalf<'s>,
+    pub(crate) sink: &'w mut WriteHalf<'s>,
+    pub(crate) pipes: &'w Pipes,
+}
 
 /// Why a response did not get to its end.
 #[derive(Debug)]
@@ -37,21 +50,22 @@ pub(crate) struct Outgoing {
 }
 
 /// Passes on a body whose first bytes may stand in `buffer` behind their head. `out` holds what is to be written before
-/// it: the head. `relayed` counts the bytes of the body that were handed over.
+/// it: the head. The request is no longer `in_flight` once the last byte has come; `relayed` counts the bytes of the body that were handed over.
 /// Returns whether nothing has come behind the body, as is right.
 ///
 /// Not cancel-safe: a body that was begun and not ended leaves the client's connection unusable.
 pub(crate) async fn relay(
-    source: &mut (impl AsyncRead + Unpin),
-    sink: &mut (impl AsyncWrite + Unpin),
+    way: Way<'_, '_>,
     buffer: &mut Buffer,
     body: &mut Body,
     out: &mut Vec<u8>,
     outgoing: Outgoing,
     relayed: &Cell<u64>,
+    in_flight: &mut Option<InFlight>,
 ) -> Result<bool, RelayError> {
     let chunked = outgoing.framing == Framing::Chunked;
     let mut written = false;
+    let Way { source, sink, pipes } = way;
     loop {
         match body.next(buffer).map_err(|_| RelayError::Truncated { written })? {
             Piece::Data(range) => {
@@ -74,12 +88,20 @@ pub(crate) async fn relay(
                 written = true;
                 write(sink, out, &[], outgoing.stall).await?;
                 body.compact(buffer);
+                if let Some(left) = body.left().filter(|left| *left >= SPLICED_BYTES_MIN)
+                    && pipes.relay((*source).as_ref(), (*sink).as_ref(), left, outgoing.stall, relayed).await?
+                {
+                    body.skip(left);
+                    continue;
+                }
                 let count = read_more(source, buffer).await.map_err(|_| RelayError::Truncated { written })?;
                 if count == 0 && !body.ends_with_connection() {
                     return Err(RelayError::Truncated { written });
                 }
             }
             Piece::End => {
+                // The endpoint has done its part, however long the client takes.
+                drop(in_flight.take());
                 if chunked {
                     let trailers = body.trailers().filter(|_| outgoing.trailers);
                     emit::last_chunk(out, trailers.map(|trailers| (trailers, &buffer[..])));

@@ -22,7 +22,7 @@ use crate::h1::response::Response;
 use crate::io::write_both;
 use crate::key::Key;
 use crate::picker::Wish;
-use crate::relay::{RelayError, relay};
+use crate::relay::{RelayError, Way, relay};
 use crate::retry::{self, Decision, Rights};
 use crate::routing::Service;
 use crate::upload::{Pace, Signs, Upload, UploadError};
@@ -137,7 +137,7 @@ impl Try<'_> {
         let endpoint = Rc::clone(in_flight.endpoint());
         let path = self.sending.of_assignment.then(|| String::from_utf8_lossy(request.path(buffer)).into_owned());
         let mut reply = worker.buffers.take();
-        let mut out = worker.buffers.take();
+        let mut out = worker.buffers.out();
         let reused = connection.is_reused();
         let mut uploaded = None;
         let relayed = Cell::new(0);
@@ -226,8 +226,10 @@ impl Try<'_> {
             let (outgoing, persistence) = outgoing(worker, request, &response, stall, may_stay);
             write_head(worker, exchange, &mut out, self.service, &endpoint, (&response, &reply), self.sending.added, (outgoing, persistence));
             let mut body = Body::new(response.framing, reply.head.len);
+            let mut in_flight = Some(in_flight);
+            let way = Way { source: &mut from_upstream, sink: &mut to_client, pipes: &worker.pipes };
             let mut relaying =
-                pin!(relay(&mut from_upstream, &mut to_client, &mut reply, &mut body, &mut out, outgoing, &relayed));
+                pin!(relay(way, &mut reply, &mut body, &mut out, outgoing, &relayed, &mut in_flight));
             let result = poll_fn(|cx| {
                 if uploaded.is_none()
                     && let Poll::Ready(result) = uploading.as_mut().poll(cx)

@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,7 @@ use crate::io::Buffers;
 use crate::key::Random;
 use crate::registry::Shared;
 use crate::routing::Routing;
+use crate::splice::Pipes;
 
 /// Pause after the system refused to accept: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -58,6 +59,8 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     /// Who has how many connections.
     pub(crate) crowd: Rc<Crowd>,
+    /// Pipes that nobody uses now.
+    pub(crate) pipes: Pipes,
     /// Buffers that nobody uses now.
     pub(crate) buffers: Rc<Buffers>,
     routing: RefCell<Rc<Routing>>,
@@ -75,7 +78,7 @@ pub(crate) fn send(worker: &mpsc::UnboundedSender<Command>, command: Command) {
 
 /// Runs a worker until its token is cancelled and its connections have ended or the grace is over.
 pub(crate) fn run(setup: Setup, ready: &SyncSender<Result<(), ProxyError>>) {
-    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let (result, runtime) = match built {
         Ok(runtime) => (Ok(()), Some(runtime)),
         Err(source) => (Err(ProxyError::Runtime { source }), None),
@@ -84,7 +87,7 @@ pub(crate) fn run(setup: Setup, ready: &SyncSender<Result<(), ProxyError>>) {
         tracing::debug!("nobody waits for this worker any more");
     }
     if let Some(runtime) = runtime {
-        LocalSet::new().block_on(&runtime, serve(setup));
+        runtime.block_on(serve(setup));
     }
 }
 
@@ -96,6 +99,7 @@ async fn serve(setup: Setup) {
         index,
         buffers: Rc::default(),
         crowd: Rc::default(),
+        pipes: Pipes::default(),
         routing: RefCell::default(),
         date: RefCell::default(),
         token,
@@ -212,10 +216,6 @@ impl Worker {
     }
 
     fn connected(self: &Rc<Self>, stream: TcpStream, client: SocketAddr) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "client connection ended at once");
-            return;
-        }
         let worker = Rc::clone(self);
         self.tasks.spawn_local(async move {
             let _open = OpenConnection::count(&worker.shared);

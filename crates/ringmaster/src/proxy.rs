@@ -16,6 +16,7 @@ use ringmaster_core::snapshot::{Report, Snapshot};
 use ringmaster_link::{Address, Ends, Faces, Follower, FollowerConfig, LocalCaller};
 use ringmaster_proxy::{LocalApi, LocalResponse, Proxy, ProxyConfig};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +65,9 @@ async fn follow(options: &ProxyArgs, address: &Address) -> anyhow::Result<()> {
     }
     logging::init(options.log_format);
     let shutdown = shutdown_on_signal()?;
+    // The kernel sends it to a data plane that was stopped when its daemon was killed, and a terminal that closes sends it to
+    // all: this one stays. A handler is enough, nobody has to listen.
+    drop(signal(SignalKind::hangup())?);
     let take = |folder: &Path| Lock::take(folder, &std::env::args_os().skip(1).collect::<Vec<_>>());
     let _held_until_the_end = options.state_dir.as_deref().map(take).transpose()?;
     let (follower, ends) = Follower::new(FollowerConfig {

@@ -150,6 +150,7 @@ async fn controller_killed(on: On) {
     let plane = data_plane(&daemon.setup.state).unwrap();
     let mut load = Load::start(daemon.setup.listen, 200);
     load.more(100).await;
+    signal(plane, Signal::HUP);
     daemon.end(Signal::KILL).await;
     load.more(200).await;
     let (code, body) = daemon.get("/rep").await;
@@ -347,9 +348,14 @@ async fn replicas_are_drained_across_the_link_with_docker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_waits_for_a_data_plane_that_does_not_answer() {
     let _shared = shared().await;
-    let (mut daemon, _folder) = with_child(On::Process, 2).await;
-    let plane = data_plane(&daemon.setup.state).unwrap();
-    signal(plane, Signal::STOP);
+    let (setup, folder) = Setup::new(On::Process);
+    let mut daemon = Daemon::with(setup.with(&["--data-plane", "none"])).await;
+    let link = format!("unix:{}", daemon.setup.state.join("data-plane/link.sock").display());
+    let plane = Plane::start(folder.path().join("plane"), free_address(), &["--controller", &link]);
+    daemon.event("DataPlaneConnected", "proxy-").await;
+    daemon.apply_and_converge("web", &daemon.manifest("web", 2, "")).await;
+    assert_eq!(plane.get("/home").await.unwrap().0, 200, "converged means that it routes");
+    signal(plane.pid(), Signal::STOP);
     let (code, _, err) = daemon.cli(&["scale", "web", "--replicas", "1", "--no-wait"]).await;
     assert_eq!(code, Some(0), "{err}");
     let is_silent = |status: &ServiceStatus| {
@@ -361,7 +367,7 @@ async fn a_removal_waits_for_a_data_plane_that_does_not_answer() {
     daemon.restart().await;
     let status = daemon.until("web", "degraded again", is_silent).await;
     assert_eq!(status.members.len(), 2, "{status:#?}");
-    signal(plane, Signal::CONT);
+    signal(plane.pid(), Signal::CONT);
     daemon.until("web", "as scaled", |status| status.is_converged() && status.members.len() == 1).await;
-    assert_eq!(daemon.get("/home").await.0, 200);
+    assert_eq!(plane.get("/home").await.unwrap().0, 200);
 }
