@@ -10,7 +10,7 @@ use ringmaster_core::desired::{Member, ring_members};
 use ringmaster_core::manifest::service_violations;
 use ringmaster_core::members;
 use ringmaster_core::ring::fresh;
-use ringmaster_core::snapshot::{Endpoint, ServiceRouting, Snapshot};
+use ringmaster_core::snapshot::{Endpoint, Front, ServiceRouting, Snapshot};
 use ringmaster_core::spec::{GatewaySpec, ServiceSpec};
 use ringmaster_core::{Attempt, Generation, Ordinal, ReplicaName, ServiceName};
 
@@ -37,7 +37,9 @@ pub(super) fn snapshot(options: &ProxyArgs) -> anyhow::Result<Snapshot> {
         return Err(BadInput(error).into());
     }
     // The assignment's API edits a desired state, and there is none.
-    Ok(Snapshot { generation: Generation(1), listeners: gateway.listeners, services, assignment_api: None })
+    let front = Front::from(&gateway);
+    let listeners = gateway.listeners;
+    Ok(Snapshot { generation: Generation(1), listeners, services, assignment_api: None, front })
 }
 
 /// The services by name: those of the manifest, or the one of the flags.

@@ -335,10 +335,9 @@ async fn count(metrics: SocketAddr, seen: watch::Sender<Vec<(Instant, u64)>>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // The count is at least as old as this.
-        let at = Instant::now();
         if let Some(count) = tries(metrics).await {
-            seen.send_modify(|seen| seen.push((at, count)));
+            // What was counted happened before this.
+            seen.send_modify(|seen| seen.push((Instant::now(), count)));
         }
     }
 }
