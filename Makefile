@@ -18,6 +18,7 @@ COMPOSE := $(shell if docker compose version >/dev/null 2>&1; then echo docker c
 MODE    ?= $(if $(and $(ENGINE),$(COMPOSE),$(shell command -v docker)),docker,process)
 
 # Looked for when it is used, so that what `deps` has just installed counts; Debian keeps it where only root looks.
+HAPROXY = $(shell PATH=$$PATH:/usr/sbin command -v haproxy)
 NGINX = $(shell PATH=$$PATH:/usr/sbin command -v nginx)
 CHROMIUM = $(shell command -v chromium >/dev/null && command -v chromedriver)
 PROMETHEUS = $(shell command -v prometheus)
@@ -161,6 +162,21 @@ deps-nginx:
 		else echo "deps: nginx-light cannot be installed: the comparison of the ring with nginx is skipped"; fi; \
 	else echo "deps: no nginx: install nginx-light; the comparison of the ring with nginx is skipped"; fi
 
+# As nginx: without its service.
+.PHONY: deps-haproxy
+deps-haproxy:
+	@if [ -n "$(HAPROXY)" ]; then echo "deps: haproxy is here"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "deps: installing haproxy, without its service"; \
+		policy=/usr/sbin/policy-rc.d; \
+		if [ ! -e $$policy ]; then \
+			trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 0755 $$policy; \
+		fi; \
+		if apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends haproxy; then \
+			update-rc.d haproxy disable || true; \
+		else echo "deps: haproxy cannot be installed: the cost of the data plane is printed without its ratios"; fi; \
+	else echo "deps: no haproxy: install haproxy; the cost of the data plane is printed without its ratios"; fi
+
 .PHONY: deps-chromium
 deps-chromium:
 	@if [ -n "$(CHROMIUM)" ]; then echo "deps: chromium and its driver are here"; \
@@ -204,12 +220,18 @@ fuzz: ## Fuzz the formulas, the ring's bytes and the manifest, FUZZ_SECONDS=60 e
 	@cd crates/core && $(FUZZ) table -- $(FUZZ_LIMITS)
 	@cd crates/core && $(FUZZ) manifest fuzz/corpus/manifest $(CURDIR)/manifests -- $(FUZZ_LIMITS) -dict=fuzz/dictionaries/manifest
 
-.PHONY: sim bench soak a1 a2 a3 a4 report compare
-bench: ## Print the figures: the ring beside its peers; start, scale, failover, idle cost on the real engine
+.PHONY: sim bench bench-proxy soak a1 a2 a3 a4 report compare
+bench: bench-proxy ## Print the figures: the data plane and the ring beside their peers; start, scale, failover, idle cost on the real engine
 	@cargo bench --locked -p ringmaster-core --bench ring -- table
 	@cargo test --release --locked --workspace --all-features --test ring_policies the_bound -- --nocapture | grep boundedLoad
 	@cargo build --release --locked -p ringmaster-replica
 	@RINGMASTER_REQUIRE_ENGINE=1 cargo test --release --locked -p ringmaster --test e2e figures -- --nocapture --test-threads=1
+
+# Options: make bench-proxy BENCH='--write crates/proxy/BENCH.md', BENCH=--quick, BENCH='--works A,E --rounds 9'.
+BENCH ?=
+bench-proxy: deps-haproxy deps-nginx ## Print what a request costs in the data plane, beside haproxy and nginx
+	@cargo build --release --locked --workspace --all-features --bin ringmaster --bin ringmaster-bench
+	@$(RELEASE)/ringmaster-bench --binary $(BIN) $(BENCH)
 
 soak: ## The long runs: the planner through 100,000 sequences of faults, the failover figure with 50 kills
 	@PROPTEST_CASES=100000 cargo test --release --locked -p ringmaster-core --test plan

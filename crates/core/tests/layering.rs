@@ -20,6 +20,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("link", &["core"]),
     ("client", &["core"]),
     ("lab", &["core", "client"]),
+    ("bench", &[]),
     (
         "ringmaster",
         &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "link", "client", "lab"],
@@ -32,8 +33,8 @@ const RESERVED: [(&str, &[&str]); 6] = [
     ("axum", &["replica", "controller"]),
     ("hyper", &["proxy", "controller"]),
     ("reqwest", &["client"]),
-    ("clap", &["ringmaster"]),
-    ("anyhow", &["ringmaster"]),
+    ("clap", &["ringmaster", "bench"]),
+    ("anyhow", &["ringmaster", "bench"]),
 ];
 
 /// Never in `core`, not even for its tests: they would bring a clock, a socket or chance.

@@ -10,6 +10,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 /// Requests in the background until it is stopped.
 pub(crate) struct Load {
+    /// What the times of its outcome count from.
+    pub(crate) started: Instant,
     answered: watch::Receiver<usize>,
     stop: oneshot::Sender<()>,
     done: tokio::task::JoinHandle<Outcome>,
@@ -22,6 +24,8 @@ pub(crate) struct Outcome {
     /// Each failure: when it was sent, after the start, and why it counts as one.
     pub(crate) failed: Vec<(Duration, String)>,
     pub(crate) slowest: Duration,
+    /// Of each request: when it was due, after the start, and how long it took from then on.
+    pub(crate) times: Vec<(Duration, Duration)>,
     /// Answers by body.
     pub(crate) answers: BTreeMap<String, usize>,
 }
@@ -32,11 +36,11 @@ impl Load {
         let (stop, mut stopped) = oneshot::channel();
         let (count, answered) = watch::channel(0);
         let count = Arc::new(count);
+        let started = Instant::now();
         let done = tokio::spawn(async move {
             let client =
                 reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
             let url = format!("http://{target}/home");
-            let started = Instant::now();
             let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
             let (results, mut ended) = mpsc::unbounded_channel();
@@ -61,6 +65,7 @@ impl Load {
             while let Some((sent, took, answer)) = ended.recv().await {
                 outcome.total += 1;
                 outcome.slowest = outcome.slowest.max(took);
+                outcome.times.push((sent, took));
                 match answer {
                     Ok(body) => *outcome.answers.entry(body).or_default() += 1,
                     Err(why) => outcome.failed.push((sent, why)),
@@ -68,7 +73,7 @@ impl Load {
             }
             outcome
         });
-        Load { answered, stop, done }
+        Load { started, answered, stop, done }
     }
 
     /// Waits until so many more requests have ended: what is tested has load before it and after it.

@@ -11,6 +11,7 @@ mod chromium;
 mod cli;
 mod common;
 mod dashboards;
+mod data_plane_faults;
 mod engine_faults;
 mod engine_proxy;
 mod figures;
