@@ -310,7 +310,7 @@ impl<'a> Race<'a> {
                 return Ok(());
             }
             Decision::Refresh => {
-                self.reuse = Reuse::Never;
+                (self.reuse, self.refusal) = (Reuse::Never, Refusal::Unreachable);
                 self.tried.retain(|tried| !Rc::ptr_eq(tried, &endpoint));
             }
             Decision::Replay => {
