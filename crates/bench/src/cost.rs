@@ -14,8 +14,6 @@ use crate::work::Work;
 
 /// Before what is measured, so that connections stand and code is warm.
 const WARM_UP: Duration = Duration::from_millis(150);
-/// Requests that an origin saw twice are no error of a proxy that hedges slow ones; more than this share of them is.
-const EXTRA_MAX: f64 = 0.01;
 /// At a fixed rate wake-ups are what is measured: whatever else runs must not delay them.
 const NICE: i32 = -10;
 
@@ -106,11 +104,14 @@ async fn slot(
     let warm = load::run(script, peer.address, WARM_UP).await?;
     drop(origins.take_reason());
     prefer(peer, work.rate.is_some());
+    let repeats = peer.repeats().await?;
     let (seen, before) = (origins.seen(), process::cpu(peer.pid()));
     let outcome = load::run(script, peer.address, lasts).await?;
     let after = process::cpu(peer.pid());
     prefer(peer, false);
-    let wrong = warm.wrong.or_else(|| check(&work, &outcome, seen, origins.seen(), origins.take_reason()));
+    let repeats = peer.repeats().await? - repeats;
+    let wrong =
+        warm.wrong.or_else(|| check(&work, &outcome, (seen, origins.seen()), repeats, origins.take_reason()));
     let per_request = |cost: fn(&Cpu) -> Duration| {
         (cost(&after).saturating_sub(cost(&before))).as_secs_f64() * 1e6 / outcome.answered.max(1) as f64
     };
@@ -129,26 +130,26 @@ async fn slot(
     })
 }
 
-/// What is wrong with a slot: at a client, at an origin, or between them.
+/// What is wrong with a slot: at a client, at an origin, or between them. What origins see beyond the answers must be what the
+/// proxy says that it sent again.
 fn check(
     work: &Work,
     outcome: &Outcome,
-    before: Seen,
-    after: Seen,
+    (before, after): (Seen, Seen),
+    repeats: u64,
     reason: Option<String>,
 ) -> Option<String> {
     let (requests, bytes) = (after.requests - before.requests, after.body_bytes - before.body_bytes);
-    let extra = requests.saturating_sub(outcome.answered);
     if let Some(wrong) = &outcome.wrong {
         return Some(wrong.clone());
     }
     if after.wrong > before.wrong {
         return Some(reason.unwrap_or_else(|| "an origin got a wrong request".to_owned()));
     }
-    let agree = requests >= outcome.answered && extra as f64 <= outcome.answered as f64 * EXTRA_MAX;
+    let agree = (outcome.answered..=outcome.answered + repeats).contains(&requests);
     if outcome.answered == 0 || !agree || bytes != requests * work.request_bytes as u64 {
         return Some(format!(
-            "clients got {} answers, and origins saw {requests} requests with {bytes} bytes",
+            "clients got {} answers, and origins saw {requests} requests with {bytes} bytes; {repeats} were sent again",
             outcome.answered
         ));
     }
@@ -180,18 +181,18 @@ mod tests {
         let seen = |requests, body_bytes| Seen { requests, body_bytes, connections: 0, wrong: 0 };
         let post = ALL.iter().find(|work| work.request_bytes > 0).unwrap();
         let length = post.request_bytes as u64;
-        let check = |answered, after| check(post, &outcome(answered), seen(5, 5 * length), after, None);
+        let check = |answered, after| check(post, &outcome(answered), (seen(5, 5 * length), after), 10, None);
         assert_eq!(check(1_000, seen(1_005, 1_005 * length)), None);
-        assert_eq!(check(1_000, seen(1_010, 1_010 * length)), None, "hedges");
+        assert_eq!(check(1_000, seen(1_015, 1_015 * length)), None, "hedges");
         for (answered, after) in [
             (1_000, seen(1_004, 1_004 * length)),
-            (1_000, seen(1_100, 1_100 * length)),
+            (1_000, seen(1_016, 1_016 * length)),
             (1_000, seen(1_005, 1_004 * length)),
             (0, seen(5, 5 * length)),
         ] {
             assert!(check(answered, after).is_some(), "{answered}, {after:?}");
         }
         let broken = Outcome { wrong: Some("x".to_owned()), ..outcome(1_000) };
-        assert!(super::check(post, &broken, seen(0, 0), seen(1_000, 1_000 * length), None).is_some());
+        assert!(super::check(post, &broken, (seen(0, 0), seen(1_000, 1_000 * length)), 0, None).is_some());
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -43,6 +44,8 @@ pub(crate) struct Starter {
 pub(crate) struct Peer {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
+    /// Where ours tells what it sent twice.
+    metrics: Option<SocketAddr>,
     child: Child,
     folder: TempDir,
 }
@@ -152,7 +155,8 @@ fn nginx(listen: SocketAddr, threads: usize, origins: &[SocketAddr]) -> String {
 impl Starter {
     /// Starts a proxy with so many workers, and waits until it listens.
     pub(crate) async fn start(&self, kind: Kind, threads: usize) -> anyhow::Result<Peer> {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = free_address()?;
+        let metrics = (kind == Kind::Ours).then(free_address).transpose()?;
         let folder = TempDir::with_prefix("ringmaster-bench-")?;
         let errors = File::create(folder.path().join("errors"))?;
         let mut command = match kind.program() {
@@ -174,7 +178,11 @@ impl Starter {
                 command
                     .env_clear()
                     .args(["proxy", "--listen", &address.to_string(), "--threads", &threads.to_string()])
-                    .args(["--hash-on", "path", "--upstream", &origins.join(",")])
+                    .args(["--hash-on", "path", "--upstream", &origins.join(",")]);
+                if let Some(metrics) = metrics {
+                    command.args(["--metrics-listen", &metrics.to_string()]);
+                }
+                &mut command
             }
         };
         command.stdin(Stdio::null()).stdout(errors.try_clone()?).stderr(errors);
@@ -183,7 +191,7 @@ impl Starter {
         let child = command.spawn();
         self.cores.pin_to_load()?;
         let child = child.with_context(|| format!("cannot start {}", kind.name()))?;
-        let mut peer = Peer { kind, address, child, folder };
+        let mut peer = Peer { kind, address, metrics, child, folder };
         peer.listens().await?;
         Ok(peer)
     }
@@ -206,6 +214,17 @@ impl Peer {
         Ok(())
     }
 
+    /// How many tries after the first, or beside it, it says it has made; a peer makes none.
+    pub(crate) async fn repeats(&self) -> anyhow::Result<u64> {
+        let Some(address) = self.metrics else { return Ok(0) };
+        let mut stream = TcpStream::connect(address).await.context("no metrics")?;
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.context("no metrics")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.context("no metrics")?;
+        counted_repeats(&text).with_context(|| format!("no count of replays and hedges on {address}"))
+    }
+
     /// Asks it to end, and sees to it.
     pub(crate) async fn end(mut self) {
         // One that has ended by itself needs no signal.
@@ -225,6 +244,20 @@ impl Drop for Peer {
     }
 }
 
+/// A loopback address with a port that was free a moment ago.
+fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+fn counted_repeats(text: &str) -> Option<u64> {
+    let count = |name: &str| -> Option<u64> {
+        let series =
+            text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')))?;
+        series.rsplit_once(' ')?.1.parse().ok()
+    };
+    Some(count("ringmaster_proxy_replays_total")? + count("ringmaster_proxy_hedges_total")?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,5 +272,13 @@ mod tests {
             assert!(origins.iter().all(|origin| text.contains(&origin.to_string())), "{text}");
         }
         assert_eq!(Kind::Ours.config(listen, 1, &origins), None);
+    }
+
+    #[test]
+    fn repeats_are_replays_and_hedges() {
+        let text = "# TYPE ringmaster_proxy_replays_total counter\nringmaster_proxy_replays_total{service=\"static\"} 2\n\
+                    ringmaster_proxy_hedges_total{service=\"static\"} 40\nringmaster_proxy_hedges_won_total{service=\"static\"} 7\n";
+        assert_eq!(counted_repeats(text), Some(42));
+        assert_eq!(counted_repeats("ringmaster_proxy_replays_total{service=\"static\"} 2\n"), None);
     }
 }

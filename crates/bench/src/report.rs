@@ -71,9 +71,11 @@ impl Report {
         format!(
             "# What a request costs\n\nPrinted by `make bench`. Commit {commit}; {processor}, {cores} cores, Linux {kernel}, load average \
              {load_average}; {beside}.\nOne worker on one core, load and origins on another; {} rounds of {:?} per work, \
-             interleaved proxy by proxy; {requests} responses, each verified.\nThe ratio is to haproxy in the same round, the median of the \
+             interleaved proxy by proxy; {requests} responses, {}.\nThe ratio is to haproxy in the same round, the median of the \
              rounds (least and most). Ratios count; times are those of a shared machine.\n\n",
-            self.plan.rounds, self.plan.slot,
+            self.plan.rounds,
+            self.plan.slot,
+            if self.is_verified() { "each verified" } else { "NOT ALL VERIFIED (see below)" },
         )
     }
 
