@@ -31,7 +31,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
 const RESERVED: [(&str, &[&str]); 6] = [
     ("bollard", &["docker"]),
     ("axum", &["replica", "controller"]),
-    ("hyper", &["proxy", "controller"]),
+    ("hyper", &["controller"]),
     ("reqwest", &["client"]),
     ("clap", &["ringmaster", "bench"]),
     ("anyhow", &["ringmaster", "bench"]),
