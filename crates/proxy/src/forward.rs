@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use ringmaster_core::ReplicaName;
 use ringmaster_core::snapshot::Front;
+use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::assignment;
@@ -45,6 +46,8 @@ pub(crate) struct Passage<'a> {
     pub(crate) front: Rc<Front>,
     /// Where the next request begins, once this one's body has come as a whole.
     end: Option<usize>,
+    /// The buffer may hold no more than a rest of the body: what it begins with says nothing about where that ends.
+    body_is_taken: bool,
 }
 
 /// What the proxy adds to a response.
@@ -87,8 +90,10 @@ pub(crate) async fn serve(
 ) -> After {
     let routing = worker.routing();
     let front = Rc::clone(&routing.front);
+    client.forwarding.trusted = front.trusted_proxies.iter().any(|network| network.contains(client.address));
     let exchange = Exchange::begin(access(worker, &front, client, request, buffer));
-    let mut passage = Passage { worker, client, buffer, request, exchange, front, end: None };
+    let mut passage =
+        Passage { worker, client, buffer, request, exchange, front, end: None, body_is_taken: false };
     let method = request.method_name.of(passage.buffer);
     let is_local =
         routing.assignment_api.is_some() && assignment::is_local(method, request.path(passage.buffer));
@@ -207,6 +212,11 @@ pub(crate) fn write_head(
 }
 
 impl Passage<'_> {
+    /// Its body was passed on, up to its end if that has come.
+    pub(crate) fn body_is_taken(&mut self, end: Option<usize>) {
+        (self.end, self.body_is_taken) = (end, true);
+    }
+
     /// Brings the request to an endpoint and its response back.
     async fn pass(&mut self, service: &Rc<Service>, of_assignment: bool) -> Result<After, Own> {
         let most = self.front.limits.max_body.map(|most| most.bytes);
@@ -315,7 +325,10 @@ impl Passage<'_> {
                 Piece::More if !waits_for_it => return Ok(None),
                 Piece::More => {
                     body.compact(buffer);
-                    match timer.within(pace.patience(), read_more(stream, buffer)).await {
+                    let since = Instant::now();
+                    let read = timer.within(pace.patience(), read_more(stream, buffer)).await;
+                    pace.waited_since(since);
+                    match read {
                         Some(Ok(count)) if count > 0 => {}
                         Some(_) => return Err(Refusal::ClientBodyBroken),
                         None => return Err(Refusal::ClientBodyStalled),
@@ -513,8 +526,8 @@ impl Passage<'_> {
     /// Answers in the endpoints' stead. A body that is not in the buffer as a whole is not waited for: the connection
     /// closes.
     async fn refuse(&mut self, own: &Answer) -> After {
-        if let Some(end) = self.end {
-            return self.refuse_at(own, Some(end)).await;
+        if self.end.is_some() || self.body_is_taken {
+            return self.refuse_at(own, self.end).await;
         }
         let mut body = Body::new(self.request.framing, self.buffer.head.len);
         let end = loop {
