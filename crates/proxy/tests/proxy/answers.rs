@@ -154,7 +154,7 @@ impl Probation {
 
 async fn on_probation(world: &mut World) {
     let probation = |circuit: ringmaster_core::snapshot::Circuit| circuit.on_probation;
-    world.endpoint(&replica("web", 0, 0), |report| report.circuit.clone().is_some_and(probation)).await;
+    world.endpoint(&replica("web", 0, 0), |report| report.circuit.is_some_and(probation)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
