@@ -213,12 +213,14 @@ dashboards-check: deps-prometheus ## Run every panel, rule and alert on a real P
 FUZZ_SECONDS ?= 60
 FUZZ = cargo +nightly fuzz run --sanitizer none --target $(TARGET) --target-dir $(CURDIR)/target/fuzz
 FUZZ_LIMITS = -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1
-fuzz: ## Fuzz the formulas, the ring's bytes and the manifest, FUZZ_SECONDS=60 each
+fuzz: ## Fuzz the formulas, the ring's bytes, the manifest and the HTTP parsers, FUZZ_SECONDS=60 each
 	@command -v cargo-fuzz >/dev/null || { echo "make fuzz uses cargo-fuzz: cargo install --locked cargo-fuzz"; exit 1; }
 	@mkdir -p crates/core/fuzz/corpus/{formula,manifest,table}
 	@cd crates/core && $(FUZZ) formula -- $(FUZZ_LIMITS) -dict=fuzz/dictionaries/formula
 	@cd crates/core && $(FUZZ) table -- $(FUZZ_LIMITS)
 	@cd crates/core && $(FUZZ) manifest fuzz/corpus/manifest $(CURDIR)/manifests -- $(FUZZ_LIMITS) -dict=fuzz/dictionaries/manifest
+	@cd crates/proxy && for target in request_head response_head chunked differential; do \
+		$(FUZZ) $$target -- $(FUZZ_LIMITS) -dict=fuzz/dictionaries/http || exit 1; done
 
 .PHONY: sim bench bench-proxy soak a1 a2 a3 a4 report compare
 bench: bench-proxy ## Print the figures: the data plane and the ring beside their peers; start, scale, failover, idle cost on the real engine

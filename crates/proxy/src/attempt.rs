@@ -98,6 +98,7 @@ struct Race<'a> {
 }
 
 /// What happens next in a race.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and an answer is the usual case")]
 enum Event {
     Ended(usize, Result<Begun, Failure>),
     HedgeIsDue,
@@ -126,9 +127,17 @@ pub(crate) async fn run(
         watches_client: false,
     };
     let wish = Wish { key: job.key, tried: &[], proves: repeatable, is_spare: false };
-    let (service, in_flight) = reserve_or_wait(job, &wish).await.map_err(Some)?;
-    race.start(&service, in_flight, false);
     let mut gone = pin!(gone(client));
+    let reserved = {
+        let mut reserving = pin!(reserve_or_wait(job, &wish));
+        poll_fn(|cx| match reserving.as_mut().poll(cx) {
+            Poll::Ready(reserved) => Poll::Ready(reserved.map_err(Some)),
+            Poll::Pending => gone.as_mut().poll(cx).map(|()| Err(None)),
+        })
+        .await
+    };
+    let (service, in_flight) = reserved?;
+    race.start(&service, in_flight, false);
     loop {
         let limit = race.deadline.saturating_duration_since(Instant::now());
         let Some(event) = timer.within(limit, poll_fn(|cx| race.poll(cx, gone.as_mut()))).await else {
@@ -260,9 +269,10 @@ impl<'a> Race<'a> {
     }
 
     /// A try has brought an answer; none if another one is waited for.
-    fn answered(&mut self, index: usize, begun: Begun) -> Option<Begun> {
+    fn answered(&mut self, index: usize, mut begun: Begun) -> Option<Begun> {
         let Try { endpoint, since, is_proof, is_hedge, .. } = self.running.swap_remove(index);
         let status = begun.response.status;
+        begun.in_flight.end_proof();
         let learns = self.job.request.method.may_be_hedged();
         endpoint.health.answered(status, learns.then(|| since.elapsed()), is_proof);
         if self.retries_answer(status) {

@@ -74,6 +74,10 @@ pub(crate) fn write_interim(out: &mut Vec<u8>, response: &Response, buffer: &Buf
 }
 
 /// Writes the head of a response for the client, and counts it.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "two callers, which have nothing in common that would hold these"
+)]
 pub(crate) fn write_head(
     worker: &Worker,
     exchange: &mut Exchange,

@@ -83,8 +83,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
     let Some(_place) = worker.crowd.enter(address, front.limits.connections_per_client) else {
         return cut_off(&stream);
     };
-    let trusted = front.trusted_proxies.iter().any(|network| network.contains(address));
-    let forwarding = Forwarding { client: address.to_string().into(), trusted };
+    // Whether it is trusted is looked at with each request.
+    let forwarding = Forwarding { client: address.to_string().into(), trusted: false };
     let timer = Timer::new(front.limits.idle_timeout.0);
     drop(front);
     let mut client = Client { stream, address, forwarding, timer };

@@ -56,6 +56,11 @@ fn judge(limit: Percent, healths: &[(ReplicaName, Arc<Health>)], known: &mut BTr
         .map(|(replica, health)| {
             let now = health.answers();
             let counts = known.entry(replica.clone()).or_default();
+            // What it answered before it was put out, or at another address, is no news.
+            let restarted = counts.back().is_some_and(|last| now.0 < last.0 || now.1 < last.1);
+            if restarted || !health.is_in_service() {
+                counts.clear();
+            }
             counts.push_back(now);
             while counts.len() > WINDOW + 1 {
                 counts.pop_front();

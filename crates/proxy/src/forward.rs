@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use ringmaster_core::snapshot::Front;
+use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::assignment;
@@ -36,6 +37,8 @@ pub(crate) struct Passage<'a> {
     pub(crate) front: Rc<Front>,
     /// Where the next request begins, once this one's body has come as a whole.
     pub(crate) end: Option<usize>,
+    /// The buffer may hold no more than a rest of the body: what it begins with says nothing about where that ends.
+    pub(crate) body_is_taken: bool,
 }
 
 /// What the proxy adds to a response.
@@ -60,8 +63,10 @@ pub(crate) async fn serve(
 ) -> After {
     let routing = worker.routing();
     let front = Rc::clone(&routing.front);
+    client.forwarding.trusted = front.trusted_proxies.iter().any(|network| network.contains(client.address));
     let exchange = Exchange::begin(access(worker, &front, client, request, buffer));
-    let mut passage = Passage { worker, client, buffer, request, exchange, front, end: None };
+    let mut passage =
+        Passage { worker, client, buffer, request, exchange, front, end: None, body_is_taken: false };
     let method = request.method_name.of(passage.buffer);
     let is_local =
         routing.assignment_api.is_some() && assignment::is_local(method, request.path(passage.buffer));
@@ -116,6 +121,11 @@ pub(crate) fn find(worker: &Worker, request: &Request, buffer: &[u8]) -> Option<
 }
 
 impl Passage<'_> {
+    /// Its body was passed on, up to its end if that has come.
+    pub(crate) fn body_is_taken(&mut self, end: Option<usize>) {
+        (self.end, self.body_is_taken) = (end, true);
+    }
+
     /// Brings the request to an endpoint and its response back.
     async fn pass(&mut self, service: &Rc<Service>, of_assignment: bool) -> Result<After, Own> {
         let most = self.front.limits.max_body.map(|most| most.bytes);
@@ -224,7 +234,10 @@ impl Passage<'_> {
                 Piece::More if !waits_for_it => return Ok(None),
                 Piece::More => {
                     body.compact(buffer);
-                    match timer.within(pace.patience(), read_more(stream, buffer)).await {
+                    let since = Instant::now();
+                    let read = timer.within(pace.patience(), read_more(stream, buffer)).await;
+                    pace.waited_since(since);
+                    match read {
                         Some(Ok(count)) if count > 0 => {}
                         Some(_) => return Err(Refusal::ClientBodyBroken),
                         None => return Err(Refusal::ClientBodyStalled),

@@ -21,6 +21,8 @@ mod crowd;
 mod error;
 mod exchange;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod h1;
 mod io;
 mod key;

@@ -116,6 +116,8 @@ const ON_PROBATION: u8 = 2;
 pub(crate) struct Circle {
     published: AtomicU32,
     ejected: AtomicU32,
+    /// Held from the question whether one more may be ejected until it is; taken after its track.
+    deciding: Mutex<()>,
 }
 
 impl Circle {
@@ -199,6 +201,11 @@ impl Health {
             _ => false,
         };
         fit && self.suspicions.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether it is neither ejected nor on probation.
+    pub(crate) fn is_in_service(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == IN
     }
 
     pub(crate) fn is_ejected(&self) -> bool {
@@ -290,6 +297,7 @@ impl Health {
             return;
         }
         let on_probation = self.state.load(Ordering::SeqCst) == ON_PROBATION;
+        let _deciding = self.circle.deciding.lock().unwrap_or_else(PoisonError::into_inner);
         if !reason.is_of_connections() && !on_probation && !self.circle.may_eject(&track.spec) {
             return;
         }

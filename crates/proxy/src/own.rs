@@ -89,8 +89,8 @@ impl Passage<'_> {
     /// Answers in the endpoints' stead. A body that is not in the buffer as a whole is not waited for: the connection
     /// closes.
     pub(crate) async fn refuse(&mut self, own: &Answer) -> After {
-        if let Some(end) = self.end {
-            return self.refuse_at(own, Some(end)).await;
+        if self.end.is_some() || self.body_is_taken {
+            return self.refuse_at(own, self.end).await;
         }
         let mut body = Body::new(self.request.framing, self.buffer.head.len);
         let end = loop {

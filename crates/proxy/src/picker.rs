@@ -64,6 +64,7 @@ pub(crate) fn reserve(service: &Service, wish: &Wish<'_>, random: &Random) -> Ch
         let own = endpoint.stats.in_flight();
         if own > most {
             full = true;
+            in_flight.give_back();
             continue;
         }
         // One beyond the bound that was chosen as a last resort is chosen again, and stays.

@@ -54,9 +54,9 @@ impl Waiter<'_> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
+        // A turn that it was given and did not take is the next one's, which `Notified` sees to. To pass on one that it
+        // took would have those who wait wake each other without end.
         self.0.count.set(self.0.count.get() - 1);
-        // A turn that it was given and did not use is the next one's.
-        self.0.freed();
     }
 }
 
@@ -76,5 +76,33 @@ mod tests {
         first.turn().await;
         drop(first);
         assert_eq!(waiting.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_do_not_wake_each_other() {
+        let waiting = Waiting::default();
+        let turns = Cell::new(0);
+        let wait = async || loop {
+            waiting.enter(2).unwrap().turn().await;
+            turns.set(turns.get() + 1);
+        };
+        waiting.freed();
+        let both = futures_util::future::join(wait(), wait());
+        assert!(timeout(10 * LOOK_AGAIN, both).await.is_err());
+        assert!(turns.get() <= 22, "{} turns in ten times {LOOK_AGAIN:?}", turns.get());
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_is_not_taken_is_the_next_ones() {
+        let waiting = Waiting::default();
+        let (first, second) = (waiting.enter(2).unwrap(), waiting.enter(2).unwrap());
+        let mut waits = Box::pin(waiting.freed.notified());
+        waits.as_mut().enable();
+        let next = second.0.freed.notified();
+        let mut next = std::pin::pin!(next);
+        next.as_mut().enable();
+        waiting.freed();
+        drop((waits, first));
+        assert!(timeout(Duration::ZERO, next).await.is_ok());
     }
 }

@@ -64,11 +64,24 @@ pub(crate) async fn pass(
     service: &Rc<Service>,
     sending: &Sending<'_>,
 ) -> Result<After, Own> {
+    let pace = Pace::new(&passage.front.limits);
+    let framing = passage.request.framing;
+    let mut upload = Upload::new(framing, passage.buffer.head.len, pace, service, passage.worker.index);
+    let result = try_all(passage, sending, &mut upload).await;
+    if result.is_err() && upload.has_begun() {
+        passage.body_is_taken(upload.end());
+    }
+    result
+}
+
+/// Tries one endpoint after the other.
+async fn try_all(
+    passage: &mut Passage<'_>,
+    sending: &Sending<'_>,
+    upload: &mut Upload,
+) -> Result<After, Own> {
     let request = passage.request;
     let idempotent = request.method.is_idempotent() || request.has_idempotency_key;
-    let pace = Pace::new(&passage.front.limits);
-    let mut upload =
-        Upload::new(request.framing, passage.buffer.head.len, pace, service, passage.worker.index);
     let signs = Signs::new(!sending.waits);
     let mut tried: Vec<Rc<Endpoint>> = Vec::new();
     let mut reuse = if idempotent { Reuse::Any } else { Reuse::Recent };
@@ -95,7 +108,7 @@ pub(crate) async fn pass(
                     signs: &signs,
                     response: resilience.response_timeout.0,
                 };
-                match try_.run(passage, &mut upload, in_flight, connection).await {
+                match try_.run(passage, upload, in_flight, connection).await {
                     Outcome::Done(after) => return Ok(after),
                     Outcome::Refused(own) => return Err(own),
                     Outcome::Failed(failure) => failure,
@@ -116,7 +129,10 @@ pub(crate) async fn pass(
             Decision::Replay => {
                 replays += 1;
                 refusal = Refusal::Unreachable;
-                tried.push(endpoint);
+                if !failure.unsent && !service.stats.may_retry(resilience.retry_budget) {
+                    return Err(refusal.into());
+                }
+                tried.push(Rc::clone(&endpoint));
             }
         }
         service.stats.replays.fetch_add(1, Ordering::Relaxed);
@@ -175,7 +191,7 @@ impl Try<'_> {
         &self,
         passage: &mut Passage<'_>,
         upload: &mut Upload,
-        in_flight: InFlight,
+        mut in_flight: InFlight,
         mut connection: Connection,
     ) -> Outcome {
         let Passage { worker, client, buffer, request, exchange, front, .. } = passage;
@@ -202,6 +218,7 @@ impl Try<'_> {
                 Err(outcome) => return outcome,
             };
             endpoint.health.answered(response.status, None, in_flight.is_proof());
+            in_flight.end_proof();
             if let Some(path) = path.filter(|_| response.status == 404) {
                 return Outcome::Refused(Own::Answer(assignment::unknown_endpoint(&path)));
             }

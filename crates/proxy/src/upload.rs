@@ -32,6 +32,7 @@ pub(crate) struct Upload {
     /// What was sent so far, as it was framed; empty once that is too much.
     kept: Vec<u8>,
     overflowed: bool,
+    begun: bool,
     ended: bool,
     pace: Pace,
     service: Rc<Service>,
@@ -41,14 +42,15 @@ pub(crate) struct Upload {
 /// How fast a client sends, and how much.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    since: Instant,
+    /// How long the client was waited for; what an endpoint takes its time for is not the client's doing.
+    waited: Duration,
     bytes: u64,
     limits: ClientLimits,
 }
 
 impl Pace {
     pub(crate) fn new(limits: &ClientLimits) -> Pace {
-        Pace { since: Instant::now(), bytes: 0, limits: limits.clone() }
+        Pace { waited: Duration::ZERO, bytes: 0, limits: limits.clone() }
     }
 
     /// So many bytes have come: whether that is no more than is allowed.
@@ -60,8 +62,12 @@ impl Pace {
     /// How long the next bytes may take: until the client stalls, or is too slow on the whole.
     pub(crate) fn patience(&self) -> Duration {
         let earned = Duration::from_secs(self.bytes / self.limits.min_body_rate.bytes.max(1));
-        let until = self.since + PACE_WINDOW.max(earned);
-        self.limits.stall_timeout.0.min(until.saturating_duration_since(Instant::now()))
+        self.limits.stall_timeout.0.min(PACE_WINDOW.max(earned).saturating_sub(self.waited))
+    }
+
+    /// The client was waited for since then.
+    pub(crate) fn waited_since(&mut self, since: Instant) {
+        self.waited += since.elapsed();
     }
 }
 
@@ -116,6 +122,7 @@ impl Upload {
             chunked: framing == Framing::Chunked,
             kept: Vec::new(),
             overflowed: false,
+            begun: false,
             ended: false,
             pace,
             service: Rc::clone(service),
@@ -126,6 +133,11 @@ impl Upload {
     /// Whether what was sent can be sent again.
     pub(crate) fn can_repeat(&self) -> bool {
         !self.overflowed
+    }
+
+    /// Whether bytes of the body may be gone from the client's buffer.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Where the next request begins, if the body has ended.
@@ -152,6 +164,7 @@ impl Upload {
         if self.ended {
             return Ok(());
         }
+        self.begun = true;
         let mut out = Vec::new();
         loop {
             match self.body.next(buffer).map_err(|_| UploadError::Broken)? {
@@ -174,7 +187,9 @@ impl Upload {
                     self.pass_on(&mut out, sink, signs).await?;
                     self.body.compact(buffer);
                     signs.starved.set(true);
+                    let since = Instant::now();
                     let read = timeout(self.pace.patience(), read_more(client, buffer)).await;
+                    self.pace.waited_since(since);
                     signs.starved.set(false);
                     signs.moved.set(Instant::now());
                     match read {

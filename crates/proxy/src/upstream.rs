@@ -71,6 +71,8 @@ pub(crate) struct InFlight {
     endpoint: Rc<Endpoint>,
     /// It shows whether the endpoint is well again.
     proof: Option<Proof>,
+    /// It became one beyond the limit: its end makes no room.
+    in_excess: bool,
 }
 
 /// A try that brought no response.
@@ -146,7 +148,7 @@ impl Endpoint {
     /// a worker must not acknowledge another snapshot.
     pub(crate) fn reserve(self: &Rc<Self>, proof: Option<Proof>) -> InFlight {
         self.stats.reserve(&self.shared.signals);
-        InFlight { endpoint: Rc::clone(self), proof }
+        InFlight { endpoint: Rc::clone(self), proof, in_excess: false }
     }
 
     /// A connection for one request.
@@ -393,11 +395,24 @@ impl InFlight {
     pub(crate) fn is_proof(&self) -> bool {
         self.proof.is_some()
     }
+
+    /// Gives back a place that there was none of. Nobody who waits is woken for it: they would take and give back what
+    /// none of them can have, without end.
+    pub(crate) fn give_back(mut self) {
+        self.in_excess = true;
+    }
+
+    /// Its answer has begun, which shows all that is asked of it: the next one may prove, however long this one lasts.
+    pub(crate) fn end_proof(&mut self) {
+        self.proof = None;
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.stats.end(&self.endpoint.shared.signals);
-        self.endpoint.waiting.freed();
+        if !self.in_excess {
+            self.endpoint.waiting.freed();
+        }
     }
 }

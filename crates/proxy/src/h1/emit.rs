@@ -56,10 +56,10 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     }
     for field in &head.fields {
         match field.kind {
+            Name::Other | Name::Cookie | Name::Date | Name::IdempotencyKey
+                if request.names_fields && is_named(head, buffer, field) => {}
             Name::Other | Name::Cookie | Name::Date | Name::IdempotencyKey => {
-                if !(request.names_fields && is_named(head, buffer, field)) {
-                    line(out, field.name.of(buffer), field.value.of(buffer));
-                }
+                line(out, field.name.of(buffer), field.value.of(buffer));
             }
             Name::Host => {
                 let host = request.host.unwrap_or(field.value);
@@ -166,8 +166,8 @@ pub(crate) fn response(out: &mut Vec<u8>, parts: &ResponseParts<'_>) {
     let ResponseParts { response, head, buffer, .. } = *parts;
     status_line(out, response.status, response.reason.of(buffer));
     for field in &head.fields {
-        let stays = !field.kind.is_hop_by_hop()
-            && !(response.names_fields && field.kind != Name::Date && is_named(head, buffer, field));
+        let is_named = response.names_fields && field.kind != Name::Date && is_named(head, buffer, field);
+        let stays = !field.kind.is_hop_by_hop() && !is_named;
         if stays {
             line(out, field.name.of(buffer), field.value.of(buffer));
         }

@@ -31,6 +31,12 @@ impl Client {
         Client { stream: within(TcpStream::connect(address)).await.unwrap(), buffer: Vec::new() }
     }
 
+    /// None if the connection was refused or reset.
+    pub(crate) async fn try_connect(address: SocketAddr) -> Option<Client> {
+        let stream = within(TcpStream::connect(address)).await.ok()?;
+        Some(Client { stream, buffer: Vec::new() })
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within(self.stream.write_all(bytes.as_ref())).await.unwrap();
     }

@@ -1,23 +1,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ringmaster_core::snapshot::ServiceRouting;
 use ringmaster_core::spec::HashOn;
 use tokio::net::TcpListener;
 
 use crate::origin::Origin;
-use crate::world::{World, hashing, key_for, replica, service, within};
+use crate::world::{World, first_then_second, hashing, replica, service, within};
 
 /// An address where nobody listens.
 async fn refusing() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
-
-/// A service on two endpoints, and a field with which a request goes to the first of them first.
-fn first_then_second(first: SocketAddr, second: SocketAddr) -> (ServiceRouting, String) {
-    let routing = hashing(HashOn::Header("x-key".into()), &[first, second]);
-    let key = key_for(&routing, &[0, 1]);
-    (routing, format!("x-key: {key}\r\n"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,6 +73,13 @@ pub(crate) fn key_for(routing: &ServiceRouting, ordinals: &[u16]) -> String {
     (0..).map(|n: u32| n.to_string()).find(begins).unwrap()
 }
 
+/// A service on two endpoints, and a field with which a request goes to the first of them first.
+pub(crate) fn first_then_second(first: SocketAddr, second: SocketAddr) -> (ServiceRouting, String) {
+    let routing = hashing(HashOn::Header("x-key".into()), &[first, second]);
+    let key = key_for(&routing, &[0, 1]);
+    (routing, format!("x-key: {key}\r\n"))
+}
+
 /// A data plane under test.
 pub(crate) struct World {
     pub(crate) proxy: Proxy,
