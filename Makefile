@@ -238,6 +238,13 @@ soak: ## The long runs: the planner through 100,000 sequences of faults, the fai
 	@cargo build --release --locked -p ringmaster-replica
 	@RINGMASTER_REQUIRE_ENGINE=1 RINGMASTER_KILLS=50 cargo test --release --locked -p ringmaster --test e2e figures::failover -- --nocapture --test-threads=1
 
+# Not for CI: SCALE_REPLICAS processes at once.
+.PHONY: scale-figures
+SCALE_REPLICAS ?= 1000
+scale-figures: ## Print what a scrape of SCALE_REPLICAS=1000 real replicas takes, and what scraping costs requests
+	@RINGMASTER_SCALE_REPLICAS=$(SCALE_REPLICAS) cargo test --release --locked --workspace --all-features --test e2e \
+		scale:: -- --ignored --nocapture
+
 # The experiments run against the daemon of `make up`, or bring one up for themselves. Options: make a1 LAB='--runs 20'.
 # Exit code 4 says that a promise was missed: the next experiment is run all the same, and the report shows it.
 LAB ?=

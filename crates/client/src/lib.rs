@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use reqwest::{Method, StatusCode};
 use ringmaster_core::api::{
-    ApplyRequest, ApplyResponse, DaemonInfo, ErrorBody, EventList, FaultRequest, Overview, RingView,
-    ScaleRequest, ServiceView,
+    ApplyRequest, ApplyResponse, DaemonInfo, ErrorBody, EventList, FaultRequest, LogFilter, Overview,
+    RevisionList, RingView, RollbackRequest, RollbackResponse, ScaleRequest, ServiceView,
 };
 use ringmaster_core::ring::explain::Explanation;
 use ringmaster_core::{Generation, ServiceName};
@@ -113,6 +113,52 @@ impl Client {
     pub async fn delete(&self, name: &ServiceName) -> Result<Generation, ClientError> {
         let path = format!("/api/v1/services/{name}");
         self.json(self.request(Method::DELETE, &path)).await
+    }
+
+    /// The templates that a service has had.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn revisions(&self, name: &ServiceName) -> Result<RevisionList, ClientError> {
+        self.get(&format!("/api/v1/services/{name}/revisions")).await
+    }
+
+    /// Makes the template of an earlier revision the one in force; without a revision the one before.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] if the service cannot go back there; nothing is changed.
+    pub async fn rollback(
+        &self,
+        name: &ServiceName,
+        to_revision: Option<Generation>,
+    ) -> Result<RollbackResponse, ClientError> {
+        self.post(&format!("/api/v1/services/{name}/rollback"), &RollbackRequest { to_revision }).await
+    }
+
+    /// What the daemon logs.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn log_filter(&self) -> Result<LogFilter, ClientError> {
+        self.get("/api/v1/log").await
+    }
+
+    /// Makes it log something else.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if the filter is wrong; nothing is changed.
+    pub async fn set_log_filter(&self, filter: &str) -> Result<LogFilter, ClientError> {
+        let request = self.request(Method::PUT, "/api/v1/log").header("content-type", "text/plain");
+        self.json(request.body(filter.to_owned())).await
+    }
+
+    /// All metrics, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let response = self.send(self.request(Method::GET, "/metrics").timeout(ANSWER_TIMEOUT)).await?;
+        response.text().await.map_err(|error| self.garbled(&error))
     }
 
     /// Who owns which share of a service's keys, or would with so many replicas.

@@ -9,8 +9,11 @@ mod dashboard;
 mod error;
 mod guard;
 mod handlers;
+mod log;
 mod metrics;
 mod ring;
+mod rollback;
+mod trace;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,6 +22,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::request::Parts;
 use axum::middleware;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
@@ -30,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use apart::{Apart, serve_apart};
+pub use log::LogControl;
 pub use metrics::serve_metrics;
 
 use crate::clock::Clock;
@@ -50,6 +55,8 @@ pub type Metrics = dyn Fn(&dyn Fn(&str) -> bool) -> String + Send + Sync;
 
 /// Renders the metrics of the data plane.
 pub type DataPlaneMetrics = dyn Fn() -> BoxFuture<'static, String> + Send + Sync;
+/// Makes a request's span part of the trace that its headers name, where traces are exported.
+pub type JoinTrace = dyn Fn(&tracing::Span, &Parts) + Send + Sync;
 
 /// What only the binary knows of the daemon.
 #[derive(Clone)]
@@ -68,6 +75,10 @@ pub struct Daemon {
     pub data_plane: Arc<DataPlaneMetrics>,
     /// Tells what a change of a ring means for recent requests.
     pub traffic: Arc<Traffic>,
+    /// The filter of the log.
+    pub log: Arc<dyn LogControl>,
+    /// Makes the span of a request part of the trace that its headers name.
+    pub join_trace: Arc<JoinTrace>,
 }
 
 impl fmt::Debug for Daemon {
@@ -130,9 +141,12 @@ fn router(state: AdminState, shutdown: CancellationToken) -> Router {
         .route("/services", get(handlers::services))
         .route("/services/{name}", get(handlers::service).delete(handlers::delete))
         .route("/services/{name}/scale", post(handlers::scale))
+        .route("/services/{name}/revisions", get(rollback::revisions))
+        .route("/services/{name}/rollback", post(rollback::rollback))
         .route("/services/{name}/ring", get(ring::ring))
         .route("/services/{name}/explain", get(ring::explain))
         .route("/apply", post(handlers::apply))
+        .route("/log", get(log::get).put(log::put))
         .route("/events", get(handlers::events))
         .route("/watch", get(handlers::watch))
         .route("/replicas/{name}/logs", get(handlers::logs))
@@ -141,9 +155,7 @@ fn router(state: AdminState, shutdown: CancellationToken) -> Router {
         .route("/version", get(handlers::version));
     Router::new()
         .nest("/api/v1", api)
-        .route("/", get(dashboard::index))
-        .route(dashboard::SCRIPT, get(dashboard::script))
-        .route(dashboard::STYLE, get(dashboard::style))
+        .merge(dashboard::routes())
         .route("/api", get(handlers::index))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(handlers::healthz))
@@ -152,5 +164,6 @@ fn router(state: AdminState, shutdown: CancellationToken) -> Router {
         .layer(axum::Extension(shutdown))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
+        .layer(middleware::from_fn_with_state(state.clone(), trace::trace))
         .with_state(state)
 }

@@ -8,32 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringmaster_core::desired::Desired;
 use ringmaster_core::plan::{Plan, RemoveReason};
-use ringmaster_core::{Ordinal, ReplicaName, ServiceName, Timestamp};
-
-/// The reasons of events about a service: their series begin at 0 with it, so that the first one is an increase.
-const EVENT_REASONS: [&str; 21] = [
-    "ActionFailed",
-    "CrashLoopBackOff",
-    "CreateFailed",
-    "Creating",
-    "DataPlaneSilent",
-    "Ejected",
-    "EngineUnreachable",
-    "Failed",
-    "FaultInjected",
-    "ProgressDeadlineExceeded",
-    "Ready",
-    "Rebuilt",
-    "Recovered",
-    "Removed",
-    "Removing",
-    "Repairing",
-    "Scaled",
-    "Started",
-    "TemplateUnresolved",
-    "Vanished",
-    "Withdrawn",
-];
+use ringmaster_core::{Ordinal, Reason, ReplicaName, ServiceName, Timestamp};
 
 /// Seconds since 1970.
 fn wall_seconds() -> f64 {
@@ -97,8 +72,9 @@ pub(crate) fn probed(service: &ServiceName, probe: &'static str, good: bool, too
 /// A service is there: its series begin.
 pub(crate) fn appeared(service: &ServiceName) {
     let service = service.to_string();
-    for reason in EVENT_REASONS {
-        metrics::counter!("ringmaster_events_total", "service" => service.clone(), "reason" => reason)
+    // They begin at 0 with it, so that the first one is an increase.
+    for reason in Reason::ALL.iter().filter(|reason| reason.is_of_services()) {
+        metrics::counter!("ringmaster_events_total", "service" => service.clone(), "reason" => reason.as_str())
             .increment(0);
     }
     for (probe, result) in
@@ -122,7 +98,15 @@ pub(crate) fn appeared(service: &ServiceName) {
 pub(crate) struct Spans {
     creating: BTreeMap<ReplicaName, Timestamp>,
     lost: BTreeMap<(ServiceName, Ordinal), Timestamp>,
-    draining: BTreeMap<ReplicaName, Timestamp>,
+    draining: BTreeMap<ReplicaName, Drain>,
+}
+
+/// A drain under way.
+#[derive(Debug)]
+struct Drain {
+    since: Timestamp,
+    /// It ends when this is dropped.
+    _span: tracing::Span,
 }
 
 impl Spans {
@@ -162,6 +146,11 @@ impl Spans {
         }
     }
 
+    /// Whether a plan drains replicas that did not drain before.
+    pub(crate) fn drains_begin(&self, plan: &Plan) -> bool {
+        plan.draining.keys().any(|name| !self.draining.contains_key(name))
+    }
+
     /// A pass has decided who is on its way out, and what is desired.
     pub(crate) fn planned(&mut self, desired: &Desired, plan: &Plan, now: Timestamp) {
         let member = |service: &ServiceName, ordinal: Ordinal| {
@@ -169,14 +158,18 @@ impl Spans {
         };
         self.lost.retain(|(service, ordinal), _| member(service, *ordinal));
         self.creating.retain(|name, _| member(&name.service, name.ordinal));
-        for name in plan.draining.keys() {
-            self.draining.entry(name.clone()).or_insert(now);
+        for (name, reason) in &plan.draining {
+            self.draining.entry(name.clone()).or_insert_with(|| Drain {
+                since: now,
+                _span: tracing::debug_span!("drain", replica = %name, %reason),
+            });
         }
-        self.draining.retain(|name, since| {
+        self.draining.retain(|name, drain| {
             let still = plan.draining.contains_key(name);
             if !still {
                 let labels = [("service", name.service.to_string())];
-                metrics::histogram!("ringmaster_drain_duration_seconds", &labels).record(now.since(*since));
+                metrics::histogram!("ringmaster_drain_duration_seconds", &labels)
+                    .record(now.since(drain.since));
             }
             still
         });

@@ -16,7 +16,7 @@ use futures_util::stream::BoxStream;
 use ringmaster_core::desired::Desired;
 use ringmaster_core::snapshot::{Report, Snapshot};
 use ringmaster_core::status::ServiceStatus;
-use ringmaster_core::{Generation, Ordinal, ReplicaName, ServiceName, Timestamp};
+use ringmaster_core::{Generation, Ordinal, Reason, ReplicaName, ServiceName, Timestamp};
 use ringmaster_runtime::{Runtime, Signal, Wake};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -34,6 +34,9 @@ use tasks::{Done, Finishing, Listing, Resolution};
 const RESYNC_PERIOD: Duration = Duration::from_secs(10);
 /// Most replicas that are created at once.
 const CREATES_MAX: usize = 64;
+
+/// For how long what the loop does counts as done for the last request.
+const CAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// What is, published for the admin API.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -102,6 +105,9 @@ pub(crate) struct Reconciler {
     settle: Duration,
     /// When the first pass was that could have published.
     settling_since: Option<Timestamp>,
+    /// The span of the request that the loop works for, until all is as desired, and not longer than
+    /// [`CAUSE_MAX`]: it is not over before.
+    cause: Option<(tracing::Span, tokio::time::Instant)>,
 }
 
 /// The loop's ends of the channels.
@@ -150,6 +156,7 @@ impl Reconciler {
             first_generation: channels.first_generation,
             settle: channels.settle,
             settling_since: None,
+            cause: None,
         }
     }
 
@@ -224,7 +231,7 @@ impl Reconciler {
                 self.timeline.warning(
                     Some(&name.service),
                     &name.short(),
-                    "Ejected",
+                    Reason::Ejected,
                     "the data plane cannot reach it and has stopped choosing it",
                 );
                 // Live traffic noticed something first: look at once instead of waiting for a probe or an event.
@@ -246,7 +253,7 @@ impl Reconciler {
                     self.timeline.normal(
                         None,
                         "engine",
-                        "EngineReachable",
+                        Reason::EngineReachable,
                         "it answers again: listing everything",
                     );
                 }
@@ -258,7 +265,7 @@ impl Reconciler {
 
     fn engine_unreachable(&mut self, why: String) {
         let message = format!("{why}: replicas are left as they are and traffic goes on");
-        self.timeline.warning(None, "engine", "EngineUnreachable", message);
+        self.timeline.warning(None, "engine", Reason::EngineUnreachable, message);
         self.world.fail_list(why);
         self.listing.want();
     }

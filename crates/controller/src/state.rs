@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: what the state means ([`crate::store`]).
 
+mod history;
 mod rings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+pub use history::History;
 use ringmaster_core::desired::Member;
 use ringmaster_core::ring::RingState;
 use ringmaster_core::spec::{GatewaySpec, ServiceSpec};
@@ -24,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// How many revisions are kept.
+/// How many revisions are kept, and how many older ones in which a service's template changed.
 const REVISIONS_KEPT: usize = 20;
 /// Snapshots of one run: at ten a second, a day's.
 const GENERATIONS_PER_RUN: u64 = 1_000_000;
@@ -283,13 +285,13 @@ impl StateDir {
     }
 
     /// Removes revisions beyond the limit, those newer than `current` (a crash left them), and ring tables
-    /// that no kept revision names.
+    /// that none of the newest revisions names.
     fn prune(&self, current: Generation) -> Result<(), StateError> {
         let mut generations = self.generations()?;
         generations.sort_unstable();
         let (mut generations, newer): (Vec<_>, Vec<_>) = generations.into_iter().partition(|g| *g <= current);
-        let keep_from = generations.len().saturating_sub(REVISIONS_KEPT);
-        for generation in newer.into_iter().chain(generations.drain(..keep_from)) {
+        let older = generations.drain(..generations.len().saturating_sub(REVISIONS_KEPT)).collect();
+        for generation in newer.into_iter().chain(self.without_new_templates(older)) {
             let path = self.revision_path(generation);
             fs::remove_file(&path).map_err(|e| io("remove", &path, e))?;
         }

@@ -4,6 +4,7 @@
 //! was. Deliberately absent: replicas. The store only says what should be.
 
 mod merge;
+mod rollback;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use ringmaster_core::members::{self, MembersError};
 use ringmaster_core::ring::{Ring, RingError, RingState};
 use ringmaster_core::traffic::TrafficMoved;
 use ringmaster_core::{Generation, ServiceName};
+pub use rollback::RollbackError;
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -59,6 +61,9 @@ pub enum StoreError {
         /// Which share may.
         limit: f64,
     },
+    /// The service cannot go back.
+    #[error(transparent)]
+    Rollback(#[from] RollbackError),
     /// Whoever asked for the change has rules of its own, and this breaks one.
     #[error("{0}")]
     Refused(String),
@@ -74,7 +79,15 @@ pub type Traffic = dyn Fn(&ServiceName, &Ring, &Ring) -> Option<TrafficMoved> + 
 #[derive(Debug)]
 pub struct Store {
     inner: Mutex<Inner>,
-    published: watch::Sender<Arc<Desired>>,
+    published: Published,
+}
+
+/// Where a change is told.
+#[derive(Debug)]
+struct Published {
+    desired: watch::Sender<Arc<Desired>>,
+    /// The span in which the newest change was made, until the loop has taken it up.
+    cause: Mutex<Option<tracing::Span>>,
 }
 
 #[derive(Debug)]
@@ -116,7 +129,8 @@ impl Store {
             };
             desired.services.insert(name, service);
         }
-        let published = watch::Sender::new(Arc::new(desired.clone()));
+        let published =
+            Published { desired: watch::Sender::new(Arc::new(desired.clone())), cause: Mutex::default() };
         let manifest_digest = loaded.revision.manifest_digest;
         let mut inner = Inner { state, desired, rings, manifest_digest };
         if loaded.rings_mended {
@@ -129,12 +143,17 @@ impl Store {
 
     /// Follows the desired state.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Desired>> {
-        self.published.subscribe()
+        self.published.desired.subscribe()
     }
 
     /// The desired state now.
     pub fn desired(&self) -> Arc<Desired> {
-        Arc::clone(&self.published.borrow())
+        Arc::clone(&self.published.desired.borrow())
+    }
+
+    /// The span of the newest change, once: what follows from a change belongs to it.
+    pub(crate) fn take_cause(&self) -> Option<tracing::Span> {
+        self.published.cause.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Makes the desired state what the files say, or only tells what would change. `traffic` tells what a change of
@@ -335,7 +354,7 @@ impl Inner {
     }
 
     /// Persists, then publishes: what anyone has seen is on disk.
-    fn commit(&mut self, draft: Draft, published: &watch::Sender<Arc<Desired>>) -> Result<(), StoreError> {
+    fn commit(&mut self, draft: Draft, published: &Published) -> Result<(), StoreError> {
         let services = draft.desired.services.iter().map(|(name, service)| {
             let stored = StoredService {
                 spec: service.spec.clone(),
@@ -362,7 +381,9 @@ impl Inner {
         self.desired = draft.desired;
         self.rings = draft.rings;
         self.manifest_digest = draft.manifest_digest;
-        published.send_replace(Arc::new(self.desired.clone()));
+        let cause = tracing::Span::current();
+        *published.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
+        published.desired.send_replace(Arc::new(self.desired.clone()));
         Ok(())
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use ringmaster_core::ServiceName;
 use ringmaster_core::event::{Event, Severity};
+use ringmaster_core::{Reason, ServiceName};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -33,7 +33,7 @@ impl Timeline {
         &self,
         service: Option<&ServiceName>,
         object: &str,
-        reason: &str,
+        reason: Reason,
         message: impl Into<String>,
     ) {
         self.record(Severity::Normal, service, object, reason, message.into());
@@ -44,7 +44,7 @@ impl Timeline {
         &self,
         service: Option<&ServiceName>,
         object: &str,
-        reason: &str,
+        reason: Reason,
         message: impl Into<String>,
     ) {
         self.record(Severity::Warning, service, object, reason, message.into());
@@ -55,16 +55,16 @@ impl Timeline {
         severity: Severity,
         service: Option<&ServiceName>,
         object: &str,
-        reason: &str,
+        reason: Reason,
         message: String,
     ) {
         match severity {
-            Severity::Normal => tracing::info!(object, reason, "{message}"),
-            Severity::Warning => tracing::warn!(object, reason, "{message}"),
+            Severity::Normal => tracing::info!(object, reason = reason.as_str(), "{message}"),
+            Severity::Warning => tracing::warn!(object, reason = reason.as_str(), "{message}"),
         }
-        let labels =
-            [("service", service.map_or(String::new(), ToString::to_string)), ("reason", reason.to_owned())];
-        metrics::counter!("ringmaster_events_total", &labels).increment(1);
+        let about = service.map_or(String::new(), ToString::to_string);
+        metrics::counter!("ringmaster_events_total", "service" => about, "reason" => reason.as_str())
+            .increment(1);
         let now = self.clock.now();
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let sequence = *self.newest.borrow() + 1;
@@ -85,7 +85,7 @@ impl Timeline {
             severity,
             service: service.cloned(),
             object: object.to_owned(),
-            reason: reason.to_owned(),
+            reason,
             message,
         });
         if events.len() > EVENTS_MAX {
@@ -114,12 +114,12 @@ mod tests {
     fn repetitions_are_counted_and_the_list_is_bounded() {
         let timeline = Timeline::new(Clock::start());
         for _ in 0..5 {
-            timeline.normal(None, "web-0", "Started", "it runs");
+            timeline.normal(None, "web-0", Reason::Started, "it runs");
         }
         let events = timeline.since(0);
         assert_eq!((events.len(), events[0].count, events[0].sequence), (1, 5, 5));
         for i in 0..2 * EVENTS_MAX {
-            timeline.normal(None, "web-0", "Started", format!("{i}"));
+            timeline.normal(None, "web-0", Reason::Started, format!("{i}"));
         }
         assert_eq!(timeline.since(0).len(), EVENTS_MAX);
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
+use ringmaster_core::Reason;
 use ringmaster_core::api::ManifestFile;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -88,7 +89,7 @@ fn apply(path: &Path, found: Result<String, String>, store: &Store, timeline: &T
         Err(why) => {
             let message = format!("{file}: {why}: nothing was changed");
             figures::config_applied(false);
-            timeline.warning(None, "manifest", "ManifestUnreadable", message);
+            timeline.warning(None, "manifest", Reason::ManifestUnreadable, message);
             return true;
         }
     };
@@ -96,14 +97,14 @@ fn apply(path: &Path, found: Result<String, String>, store: &Store, timeline: &T
         Ok(None) => {}
         Ok(Some(response)) if response.changes() => {
             let message = format!("{file} applied as generation {}", response.generation);
-            timeline.normal(None, "manifest", "ManifestApplied", message);
+            timeline.normal(None, "manifest", Reason::ManifestApplied, message);
         }
         Ok(Some(_)) => {
-            timeline.normal(None, "manifest", "ManifestUnchanged", format!("{file} changes nothing"))
+            timeline.normal(None, "manifest", Reason::ManifestUnchanged, format!("{file} changes nothing"))
         }
         Err(error) => {
             let message = format!("{file} was refused, nothing was changed: {error}");
-            timeline.warning(None, "manifest", "ManifestRefused", message);
+            timeline.warning(None, "manifest", Reason::ManifestRefused, message);
             return !matches!(error, StoreError::State(_) | StoreError::Deleting(_));
         }
     }

@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::ids::{Generation, Ordinal, ServiceName};
 use crate::ring::stats::Spread;
 use crate::ring::{Ring, Share};
-use crate::spec::{GatewaySpec, Policy, ServiceSpec};
+use crate::spec::{GatewaySpec, Policy, ServiceSpec, Template};
 use crate::status::ServiceStatus;
 use crate::traffic::TrafficMoved;
 
@@ -182,6 +182,65 @@ impl RingView {
 pub struct ScaleRequest {
     /// How many.
     pub replicas: u32,
+}
+
+/// The templates that a service has had, as far back as they are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionList {
+    /// Oldest first, each template once; the last one is in force.
+    pub revisions: Vec<TemplateRevision>,
+    /// The revision that `rollback` goes back to unless it is told another.
+    pub previous: Option<Generation>,
+    /// Revisions that should be there and cannot be read, with the reason: what they held is not in the list.
+    pub lost: Vec<String>,
+    /// The daemon's time.
+    pub now: Timestamp,
+}
+
+/// A template that a service has had.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateRevision {
+    /// The generation of the desired state since which it was in force, the last time that it was.
+    pub revision: Generation,
+    /// When that was written.
+    pub at: Option<Timestamp>,
+    /// The template.
+    pub template: Template,
+    /// What it runs, in one line.
+    pub runs: String,
+    /// It is in force.
+    pub current: bool,
+}
+
+/// Makes an earlier template of a service the one in force.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// Of which revision; none is the template before the one in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_revision: Option<Generation>,
+}
+
+/// What a rollback did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RollbackResponse {
+    /// The generation of the desired state that contains the change.
+    pub generation: Generation,
+    /// The revision whose template is in force again.
+    pub revision: Generation,
+    /// What that runs, in one line.
+    pub runs: String,
+}
+
+/// Which lines the daemon logs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogFilter {
+    /// A level, or `target=level` with commas between.
+    pub filter: String,
 }
 
 /// Sends a signal to a replica's process.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::ids::ServiceName;
+use crate::reason::Reason;
 
 /// One entry of the timeline. Repetitions of the same entry are counted, not listed again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,8 +24,8 @@ pub struct Event {
     pub service: Option<ServiceName>,
     /// What it is about: a replica's short name, or `service`, `engine`, `manifest`, `state`.
     pub object: String,
-    /// Why, in one CamelCase word that scripts can match.
-    pub reason: String,
+    /// Why, in one word that scripts can match.
+    pub reason: Reason,
     /// The whole sentence for people.
     pub message: String,
 }

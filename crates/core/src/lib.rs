@@ -19,8 +19,10 @@ pub mod ids;
 pub mod manifest;
 pub mod members;
 pub mod observed;
+pub mod palette;
 pub mod plan;
 pub mod quantity;
+pub mod reason;
 pub mod ring;
 pub mod snapshot;
 pub mod spec;
@@ -29,4 +31,5 @@ mod time;
 pub mod traffic;
 
 pub use ids::{Attempt, Generation, Ordinal, ReplicaName, Revision, ServiceName};
+pub use reason::Reason;
 pub use time::Timestamp;

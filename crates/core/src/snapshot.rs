@@ -20,7 +20,9 @@ use crate::observed::Observed;
 use crate::plan::Plan;
 use crate::ring::explain::{Explanation, SkipReason};
 use crate::ring::{KeyHash, Ring, bounded};
-use crate::spec::{AccessLog, Balancing, ClientLimits, GatewaySpec, ListenerSpec, Network, Resilience, RouteSpec};
+use crate::spec::{
+    AccessLog, Balancing, ClientLimits, GatewaySpec, ListenerSpec, Network, Resilience, RouteSpec,
+};
 
 pub use packed::{PackedService, PackedSnapshot, Packer, RingBytes, RingDigest, UnpackError, Unpacker};
 

@@ -103,6 +103,14 @@ pub struct Template {
     pub logs: LogLimits,
 }
 
+impl Template {
+    /// What it runs, in one line: the image, or the command.
+    pub fn runs(&self) -> String {
+        let command = || self.process.as_ref().map(|process| process.command.join(" "));
+        self.image.clone().or_else(command).unwrap_or_default()
+    }
+}
+
 /// When the docker runtime pulls an image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -13,6 +13,7 @@ use crate::history::MemberHistory;
 use crate::ids::{Generation, Ordinal, ServiceName};
 use crate::observed::{Observed, Pending, Replica, ReplicaState};
 use crate::plan::Plan;
+use crate::reason::Reason;
 
 /// What is, of one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,8 +46,8 @@ pub struct Condition {
     pub kind: ConditionKind,
     /// Whether it holds.
     pub status: bool,
-    /// Why, in one CamelCase word.
-    pub reason: String,
+    /// Why, in one word.
+    pub reason: Reason,
     /// Why, for people.
     pub message: String,
     /// Since when `status` has been as it is.
@@ -189,24 +190,24 @@ fn service_status(
         (
             ConditionKind::Available,
             available,
-            if available { "Ready" } else { "NoReplicaReady" },
+            if available { Reason::Ready } else { Reason::NoReplicaReady },
             progress.clone(),
         ),
         (
             ConditionKind::Progressing,
             !converged,
-            if converged { "Converged" } else { "Reconciling" },
+            if converged { Reason::Converged } else { Reason::Reconciling },
             progress,
         ),
         match degraded {
             Some((reason, message)) => (ConditionKind::Degraded, true, reason, message),
-            None => (ConditionKind::Degraded, false, "Healthy", String::new()),
+            None => (ConditionKind::Degraded, false, Reason::Healthy, String::new()),
         },
     ];
     let conditions = made.map(|(kind, status, reason, message)| {
         let before = previous.and_then(|p| p.condition(kind)).filter(|before| before.status == status);
         let since = before.map_or(observed.now, |before| before.since);
-        Condition { kind, status, reason: reason.to_owned(), message, since }
+        Condition { kind, status, reason, message, since }
     });
     ServiceStatus {
         observed_generation: desired.generation,
@@ -228,12 +229,12 @@ fn degradation(
     members: &[ReplicaStatus],
     stuck: bool,
     service: &DesiredService,
-) -> Option<(&'static str, String)> {
+) -> Option<(Reason, String)> {
     if let Some(error) = &observed.list_error {
-        return Some(("EngineUnreachable", format!("{error}; traffic goes on to what was ready")));
+        return Some((Reason::EngineUnreachable, format!("{error}; traffic goes on to what was ready")));
     }
     if let Some(Err(error)) = observed.revisions.get(name) {
-        return Some(("TemplateUnresolved", error.clone()));
+        return Some((Reason::TemplateUnresolved, error.clone()));
     }
     let silent = plan.draining.keys().filter(|replica| replica.service == *name).find_map(|replica| {
         match observed.handshake.drain_state(replica, observed.now) {
@@ -242,16 +243,16 @@ fn degradation(
         }
     });
     if let Some(waited) = silent {
-        return Some(("DataPlaneSilent", removals_wait(waited)));
+        return Some((Reason::DataPlaneSilent, removals_wait(waited)));
     }
     if let Some(crashing) = crash_loop(name, observed, members) {
-        return Some(("CrashLoopBackOff", crashing));
+        return Some((Reason::CrashLoopBackOff, crashing));
     }
     if stuck {
         let waiting = members.iter().find(|m| m.phase != Phase::Ready && !m.message.is_empty());
         let why = waiting.map_or(String::new(), |m| format!("; {}: {}", m.name, m.message));
         let deadline = service.spec.strategy.progress_deadline;
-        return Some(("ProgressDeadlineExceeded", format!("no progress for {deadline}{why}")));
+        return Some((Reason::ProgressDeadlineExceeded, format!("no progress for {deadline}{why}")));
     }
     None
 }

@@ -8,9 +8,9 @@ mod trace;
 
 use std::time::Duration;
 
-use ringmaster_core::Timestamp;
 use ringmaster_core::event::Event;
 use ringmaster_core::status::{Phase, ServiceStatus};
+use ringmaster_core::{Reason, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -253,11 +253,12 @@ pub(crate) async fn one_start(
         }
     }
     let (outcome, events, _) = watch.end().await?;
-    let of = |reason: &str| -> Vec<f64> {
+    let of = |reason: Reason| -> Vec<f64> {
         let of_it = events.iter().filter(|event| event.object == added && event.reason == reason);
         of_it.map(|event| event.at.0 as f64).collect()
     };
-    let starts: Vec<f64> = of("Creating").iter().zip(of("Ready")).map(|(from, to)| to - from).collect();
+    let starts: Vec<f64> =
+        of(Reason::Creating).iter().zip(of(Reason::Ready)).map(|(from, to)| to - from).collect();
     Ok(Start {
         milliseconds: crate::stats::median(&starts),
         each_ms: starts,

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ringmaster_core::Generation;
 use ringmaster_core::snapshot::Report;
+use ringmaster_core::{Generation, Reason};
 use tokio::time::Instant;
 
 use crate::FORGOTTEN_AFTER;
@@ -77,13 +77,13 @@ enum State {
 
 impl Note {
     /// Its kind in one word.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Note::Connected { .. } => "DataPlaneConnected",
-            Note::Away { .. } => "DataPlaneAway",
-            Note::Ended { .. } => "DataPlaneEnded",
-            Note::Forgotten { .. } => "DataPlaneForgotten",
-            Note::Refused { .. } => "DataPlaneRefused",
+            Note::Connected { .. } => Reason::DataPlaneConnected,
+            Note::Away { .. } => Reason::DataPlaneAway,
+            Note::Ended { .. } => Reason::DataPlaneEnded,
+            Note::Forgotten { .. } => Reason::DataPlaneForgotten,
+            Note::Refused { .. } => Reason::DataPlaneRefused,
         }
     }
 

@@ -8,10 +8,7 @@ use crate::answer::Answer;
 
 /// Whether the controller answers this request.
 pub(crate) fn is_local(method: &[u8], path: &[u8]) -> bool {
-    matches!(
-        (path, method),
-        (b"/rep", b"GET") | (b"/add", b"POST") | (b"/rm", b"DELETE" | b"POST")
-    )
+    matches!((path, method), (b"/rep", b"GET") | (b"/add", b"POST") | (b"/rm", b"DELETE" | b"POST"))
 }
 
 /// Lets the controller answer.

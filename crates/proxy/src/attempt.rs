@@ -18,7 +18,7 @@ use ringmaster_core::spec::HedgeAfter;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, sleep};
 
 use crate::error::Refusal;
 use crate::forward::find;
@@ -30,11 +30,16 @@ use crate::latency;
 use crate::picker::{self, Choice, Wish};
 use crate::retry::{self, Decision, Rights};
 use crate::routing::Service;
-use crate::upstream::{Connection, Endpoint, Failure, FailureKind, HeadFailure, InFlight, Reuse, Sent, read_head};
+use crate::ticks::Alarm;
+use crate::upstream::{
+    Connection, Endpoint, Failure, FailureKind, HeadFailure, InFlight, Reuse, Sent, read_head,
+};
 use crate::worker::Worker;
 
 /// Most interim responses before the one that counts.
 pub(crate) const INTERIM_MAX: u32 = 64;
+/// Who takes longer than this is looked after: most are done before.
+const WATCH_AFTER: Duration = Duration::from_millis(20);
 /// How long a client that has closed its side for writing, and gets nothing, may still be there to read.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(2);
 
@@ -85,7 +90,11 @@ struct Race<'a> {
     refusal: Refusal,
     /// The request's own.
     deadline: Instant,
-    hedge: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
+    /// When another try is made; none if there is no reason to.
+    hedge_at: Option<Instant>,
+    /// It takes long enough to look whether the client is still there.
+    watches_client: bool,
 }
 
 /// What happens next in a race.
@@ -96,7 +105,11 @@ enum Event {
 }
 
 /// Tries until a response begins, or the decision is to give up; the error is none if the client is gone.
-pub(crate) async fn run(job: &Job<'_>, client: &TcpStream, timer: &mut Timer) -> Result<Begun, Option<Refusal>> {
+pub(crate) async fn run(
+    job: &Job<'_>,
+    client: &TcpStream,
+    timer: &mut Timer,
+) -> Result<Begun, Option<Refusal>> {
     let repeatable = job.request.method.is_idempotent() || job.request.has_idempotency_key;
     let mut race = Race {
         job,
@@ -108,7 +121,9 @@ pub(crate) async fn run(job: &Job<'_>, client: &TcpStream, timer: &mut Timer) ->
         fallback: None,
         refusal: Refusal::NoEndpoint,
         deadline: Instant::now(),
-        hedge: None,
+        alarm: job.worker.ticks.alarm(),
+        hedge_at: None,
+        watches_client: false,
     };
     let wish = Wish { key: job.key, tried: &[], proves: repeatable, is_spare: false };
     let (service, in_flight) = reserve_or_wait(job, &wish).await.map_err(Some)?;
@@ -136,7 +151,10 @@ pub(crate) async fn run(job: &Job<'_>, client: &TcpStream, timer: &mut Timer) ->
 }
 
 /// A place for the first try; waits for one, within the limits, if all endpoints have as many requests as they may.
-pub(crate) async fn reserve_or_wait(job: &Job<'_>, wish: &Wish<'_>) -> Result<(Rc<Service>, InFlight), Refusal> {
+pub(crate) async fn reserve_or_wait(
+    job: &Job<'_>,
+    wish: &Wish<'_>,
+) -> Result<(Rc<Service>, InFlight), Refusal> {
     let since = Instant::now();
     loop {
         let service = job.service()?;
@@ -168,9 +186,18 @@ impl<'a> Race<'a> {
                 return Poll::Ready(Event::Ended(index, result));
             }
         }
-        if self.hedge.as_mut().is_some_and(|hedge| hedge.as_mut().poll(cx).is_ready()) {
-            self.hedge = None;
-            return Poll::Ready(Event::HedgeIsDue);
+        while self.alarm.poll(cx).is_ready() {
+            self.watches_client = true;
+            let Some(at) = self.hedge_at else { continue };
+            let left = at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.hedge_at = None;
+                return Poll::Ready(Event::HedgeIsDue);
+            }
+            self.alarm.set(left);
+        }
+        if !self.watches_client {
+            return Poll::Pending;
         }
         gone.poll(cx).map(|()| Event::ClientIsGone)
     }
@@ -186,7 +213,8 @@ impl<'a> Race<'a> {
         }
         let is_proof = in_flight.is_proof();
         self.tried.push(Rc::clone(&endpoint));
-        self.hedge = self.hedge_delay(service, &endpoint).map(|delay| Box::pin(sleep(delay)));
+        self.hedge_at = self.hedge_delay(service, &endpoint).map(|delay| since + delay);
+        self.alarm.set(WATCH_AFTER);
         let future = Box::pin(attempt(self.job, in_flight, self.reuse, resilience.connect_timeout.0));
         self.running.push(Try { endpoint, since, is_proof, is_hedge, future });
     }
@@ -217,7 +245,8 @@ impl<'a> Race<'a> {
             HedgeAfter::After(delay) => Some(delay.0),
             // Of one that is not known yet the others tell what is usual.
             HedgeAfter::Auto => Some(endpoint.health.latency.hedge_delay().unwrap_or_else(|| {
-                let others = service.places.iter().filter_map(|place| place.endpoint.health.latency.hedge_delay());
+                let others =
+                    service.places.iter().filter_map(|place| place.endpoint.health.latency.hedge_delay());
                 others.max().unwrap_or(latency::HEDGE_UNKNOWN)
             })),
         }
@@ -281,7 +310,7 @@ impl<'a> Race<'a> {
                 return Ok(());
             }
             Decision::Refresh => {
-                self.reuse = Reuse::Never;
+                (self.reuse, self.refusal) = (Reuse::Never, Refusal::Unreachable);
                 self.tried.retain(|tried| !Rc::ptr_eq(tried, &endpoint));
             }
             Decision::Replay => {
@@ -309,7 +338,12 @@ impl<'a> Race<'a> {
 }
 
 /// One try at one endpoint.
-async fn attempt(job: &Job<'_>, in_flight: InFlight, reuse: Reuse, connect: Duration) -> Result<Begun, Failure> {
+async fn attempt(
+    job: &Job<'_>,
+    in_flight: InFlight,
+    reuse: Reuse,
+    connect: Duration,
+) -> Result<Begun, Failure> {
     let endpoint = Rc::clone(in_flight.endpoint());
     let mut connection = endpoint.connection(reuse, connect).await?;
     let mut buffer = job.worker.buffers.take();
@@ -332,7 +366,8 @@ impl Begun {
         }
         forget_head(&mut self.buffer);
         let endpoint = Rc::clone(self.in_flight.endpoint());
-        let next = timer.within(limit, read_head(&mut self.connection.stream, &mut self.buffer, method)).await;
+        let next =
+            timer.within(limit, read_head(&mut self.connection.stream, &mut self.buffer, method)).await;
         match next {
             Some(Ok(response)) => {
                 self.response = response;

@@ -3,9 +3,12 @@
 //! A connection that waits holds no buffer. What it needs for requests is made when bytes arrive and given back when
 //! there are none left, so idle connections are cheap.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -27,6 +30,9 @@ use crate::worker::Worker;
 /// the system would take back the answer that says why (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1 << 20;
+/// How long, and how many connections of a worker, keep what a request needs after one.
+const WARM: Duration = Duration::from_secs(1);
+const WARM_MAX: u32 = 256;
 /// How long an answer of our own may take to be taken.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -82,20 +88,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
     let timer = Timer::new(front.limits.idle_timeout.0);
     drop(front);
     let mut client = Client { stream, address, forwarding, timer };
+    // One for the connection's life: to begin and end waiting for it costs more than to look.
+    let mut closing = pin!(worker.token().cancelled());
     loop {
-        let readable = async {
-            // Cancel-safe: both arms only wait.
-            tokio::select! {
-                ready = client.stream.readable() => ready.is_ok(),
-                () = worker.token().cancelled() => false,
-            }
-        };
         let idle = worker.routing().front.limits.idle_timeout.0;
-        if client.timer.within(idle, readable).await != Some(true) {
+        if !client.has_more(idle, closing.as_mut()).await {
             break;
         }
         // On the heap, and only while there is something to do: an idle connection is small.
-        match Box::pin(burst(&worker, &mut client)).await {
+        match Box::pin(burst(&worker, &mut client, closing.as_mut())).await {
             Burst::Idle => {}
             Burst::Close => break,
             Burst::Linger => {
@@ -110,8 +111,59 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
     }
 }
 
+impl Client {
+    /// Waits for bytes, or the end, within `limit`; false if there will be none, as `closing` says or the limit.
+    async fn has_more(&mut self, limit: Duration, mut closing: Pin<&mut impl Future<Output = ()>>) -> bool {
+        let Client { stream, timer, .. } = self;
+        let readable = poll_fn(|cx| {
+            if closing.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            stream.poll_read_ready(cx).map(|ready| ready.is_ok())
+        });
+        timer.within(limit, readable).await == Some(true)
+    }
+}
+
+/// One of the connections that stay as they are for a moment after a request: the next one often comes at once.
+struct Warm<'a>(&'a Worker);
+
+impl Warm<'_> {
+    fn stay(worker: &Worker) -> Option<Warm<'_>> {
+        let count = worker.warm.get();
+        (count < WARM_MAX).then(|| {
+            worker.warm.set(count + 1);
+            Warm(worker)
+        })
+    }
+}
+
+impl Drop for Warm<'_> {
+    fn drop(&mut self) {
+        self.0.warm.set(self.0.warm.get() - 1);
+    }
+}
+
+/// Serves requests as long as they come.
+async fn burst(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    mut closing: Pin<&mut impl Future<Output = ()>>,
+) -> Burst {
+    loop {
+        match requests(worker, client).await {
+            Burst::Idle => {}
+            end => return end,
+        }
+        let Some(_warm) = Warm::stay(worker) else { return Burst::Idle };
+        if !client.has_more(WARM, closing.as_mut()).await {
+            return Burst::Idle;
+        }
+    }
+}
+
 /// Serves requests as long as there are bytes of them.
-async fn burst(worker: &Rc<Worker>, client: &mut Client) -> Burst {
+async fn requests(worker: &Rc<Worker>, client: &mut Client) -> Burst {
     let mut buffer = worker.buffers.take();
     // Polled and not tried: a read that finds less than there is room for settles that there is no more, and spares
     // whoever looks next a call to learn it.
@@ -149,7 +201,11 @@ async fn burst(worker: &Rc<Worker>, client: &mut Client) -> Burst {
 }
 
 /// Reads the head of a request, of which `buffer` may hold a part.
-async fn read_request(client: &mut Client, buffer: &mut Buffer, limit: Duration) -> Result<Request, NoRequest> {
+async fn read_request(
+    client: &mut Client,
+    buffer: &mut Buffer,
+    limit: Duration,
+) -> Result<Request, NoRequest> {
     let mut since = None;
     loop {
         let Buffer { bytes, head, .. } = &mut *buffer;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use ringmaster_core::ReplicaName;
 use ringmaster_core::quantity::Percent;
 use ringmaster_core::snapshot::EjectReason;
-use ringmaster_core::ReplicaName;
 use tokio::time::sleep;
 
 use crate::budget::NOTE_INTERVAL;
@@ -31,7 +31,8 @@ pub(crate) async fn run(shared: &Shared) -> Infallible {
             let stats = registry.services.values().map(|entry| Arc::clone(&entry.stats)).collect::<Vec<_>>();
             let endpoints = snapshot.services.values().map(|routing| {
                 let health = |replica| registry.endpoints.get(replica).map(|entry| Arc::clone(&entry.health));
-                let healths = routing.endpoints.values().filter_map(|e| Some((e.replica.clone(), health(&e.replica)?)));
+                let healths =
+                    routing.endpoints.values().filter_map(|e| Some((e.replica.clone(), health(&e.replica)?)));
                 (routing.resilience.ejection.error_rate, healths.collect::<Vec<_>>())
             });
             (stats, endpoints.collect::<Vec<_>>())
@@ -40,7 +41,9 @@ pub(crate) async fn run(shared: &Shared) -> Infallible {
         for service in stats {
             service.budget.note(service.stripes.completed());
         }
-        known.retain(|replica, _| endpoints.iter().any(|(_, all)| all.iter().any(|(name, _)| name == replica)));
+        known.retain(|replica, _| {
+            endpoints.iter().any(|(_, all)| all.iter().any(|(name, _)| name == replica))
+        });
         for (limit, healths) in endpoints {
             judge(limit, &healths, &mut known);
         }
@@ -72,7 +75,8 @@ fn judge(limit: Percent, healths: &[(ReplicaName, Arc<Health>)], known: &mut BTr
 fn excesses(recent: &[(u64, u64)]) -> Vec<f64> {
     let sum = |of: fn(&(u64, u64)) -> u64| recent.iter().map(of).sum::<u64>();
     let (answers, errors) = (sum(|count| count.0), sum(|count| count.1));
-    let share = |errors: u64, answers: u64| if answers == 0 { 0.0 } else { 100.0 * errors as f64 / answers as f64 };
+    let share =
+        |errors: u64, answers: u64| if answers == 0 { 0.0 } else { 100.0 * errors as f64 / answers as f64 };
     let excess = |&(own_answers, own_errors): &(u64, u64)| {
         let others = answers - own_answers;
         // Without others to compare with nobody stands out.

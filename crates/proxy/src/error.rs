@@ -131,19 +131,24 @@ impl Refusal {
             Refusal::BadFraming => (StatusCode::BAD_REQUEST, "the end of the request body is ambiguous"),
             Refusal::UnknownCoding => (StatusCode::NOT_IMPLEMENTED, "the transfer coding is not supported"),
             Refusal::UriTooLong => (StatusCode::URI_TOO_LONG, "the request line is longer than 8 KiB"),
-            Refusal::FieldsTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "the header has more than 100 fields or 64 KiB",
-            ),
+            Refusal::FieldsTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the header has more than 100 fields or 64 KiB")
+            }
             Refusal::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, "the request head did not arrive in time"),
-            Refusal::Version => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.1 and HTTP/1.0 are supported"),
-            Refusal::Expectation => (StatusCode::EXPECTATION_FAILED, "the only known expectation is 100-continue"),
+            Refusal::Version => {
+                (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.1 and HTTP/1.0 are supported")
+            }
+            Refusal::Expectation => {
+                (StatusCode::EXPECTATION_FAILED, "the only known expectation is 100-continue")
+            }
             Refusal::Tunnel => (StatusCode::NOT_IMPLEMENTED, "CONNECT is not supported"),
             Refusal::ClientBodyBroken => (StatusCode::BAD_REQUEST, "the request body ended early"),
             Refusal::ClientBodyStalled => {
                 (StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time")
             }
-            Refusal::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the request body is larger than is allowed"),
+            Refusal::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "the request body is larger than is allowed")
+            }
             Refusal::NoRoute => (StatusCode::NOT_FOUND, "no service has a route for this host and path"),
             Refusal::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no replica is ready"),
             Refusal::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "all replicas are busy"),
@@ -156,7 +161,8 @@ impl Refusal {
     /// The answer for the client.
     pub(crate) fn answer(self) -> Answer {
         let (status, message) = self.text();
-        let fields = if matches!(self, Refusal::NoEndpoint | Refusal::Overloaded) { "Retry-After: 1\r\n" } else { "" };
+        let fields =
+            if matches!(self, Refusal::NoEndpoint | Refusal::Overloaded) { "Retry-After: 1\r\n" } else { "" };
         Answer { fields, ..Answer::failure(status, message) }
     }
 }
@@ -191,7 +197,8 @@ mod tests {
 
     #[test]
     fn every_refusal_has_the_status_of_the_table() {
-        let statuses = [400, 400, 400, 501, 414, 431, 408, 505, 417, 501, 400, 408, 413, 404, 503, 503, 502, 502, 504];
+        let statuses =
+            [400, 400, 400, 501, 414, 431, 408, 505, 417, 501, 400, 408, 413, 404, 503, 503, 502, 502, 504];
         for ((refusal, ..), status) in Refusal::ALL.into_iter().zip(statuses) {
             assert_eq!(refusal.answer().status.as_u16(), status, "{refusal:?}");
             assert_eq!(Refusal::ALL[refusal as usize].0, refusal);

@@ -114,7 +114,10 @@ impl DerefMut for Buffer {
 /// Reads once, behind what `buffer` holds; 0 is the end. A buffer without room grows by [`BUFFER_BYTES`].
 ///
 /// Cancel-safe: what was read is in the buffer.
-pub(crate) async fn read_more(source: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<usize> {
+pub(crate) async fn read_more(
+    source: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> io::Result<usize> {
     if buffer.capacity() - buffer.len() < 1 << 10 {
         buffer.reserve(BUFFER_BYTES);
     }
@@ -122,7 +125,11 @@ pub(crate) async fn read_more(source: &mut (impl AsyncRead + Unpin), buffer: &mu
 }
 
 /// Writes both pieces, in as few calls as the system allows.
-pub(crate) async fn write_both(sink: &mut (impl AsyncWrite + Unpin), first: &[u8], second: &[u8]) -> io::Result<()> {
+pub(crate) async fn write_both(
+    sink: &mut (impl AsyncWrite + Unpin),
+    first: &[u8],
+    second: &[u8],
+) -> io::Result<()> {
     let (mut first, mut second) = (first, second);
     while !first.is_empty() || !second.is_empty() {
         let written = if first.is_empty() || second.is_empty() {

@@ -97,7 +97,8 @@ impl KeySource {
 }
 
 fn header(asked: Asked<'_>, name: &str) -> Option<Key> {
-    let is_it = |field: &&crate::h1::head::Field| field.name.of(asked.buffer).eq_ignore_ascii_case(name.as_bytes());
+    let is_it =
+        |field: &&crate::h1::head::Field| field.name.of(asked.buffer).eq_ignore_ascii_case(name.as_bytes());
     asked.head.fields.iter().find(is_it).and_then(|field| Key::text(field.value.of(asked.buffer)))
 }
 
@@ -189,10 +190,8 @@ mod tests {
         assert_eq!(sent.unwrap(), b"abc");
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..100 {
-            let drawn: u32 = String::from_utf8(key(HashOn::RequestId, "/", &[]).unwrap())
-                .unwrap()
-                .parse()
-                .unwrap();
+            let drawn: u32 =
+                String::from_utf8(key(HashOn::RequestId, "/", &[]).unwrap()).unwrap().parse().unwrap();
             assert!((100_000..=999_999).contains(&drawn), "{drawn}");
             seen.insert(drawn);
         }

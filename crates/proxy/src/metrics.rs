@@ -113,8 +113,11 @@ fn per_server(out: &mut Exposition, services: &[Service]) {
     for service in services {
         for server in &service.servers {
             for reason in EjectReason::ALL {
-                let labels =
-                    [("service", service.name.as_str()), ("server", &server.ordinal), ("reason", reason.label())];
+                let labels = [
+                    ("service", service.name.as_str()),
+                    ("server", &server.ordinal),
+                    ("reason", reason.label()),
+                ];
                 out.sample(&labels, server.stats.ejections(reason));
             }
         }
@@ -148,7 +151,9 @@ fn per_service(out: &mut Exposition, services: &[Service]) {
             out.sample(&[("service", service.name.as_str())], count);
         }
     };
-    family("ringmaster_proxy_hedges_total", "Tries beside a first one that took longer than usual.", &|s| &s.hedges);
+    family("ringmaster_proxy_hedges_total", "Tries beside a first one that took longer than usual.", &|s| {
+        &s.hedges
+    });
     family("ringmaster_proxy_hedges_won_total", "Such tries whose answer came first.", &|s| &s.hedges_won);
     family(
         "ringmaster_proxy_retry_budget_exhausted_total",

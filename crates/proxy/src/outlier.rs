@@ -239,7 +239,8 @@ impl Health {
             return;
         }
         self.errors_total.fetch_add(1, Ordering::Relaxed);
-        let (errors, max) = (self.errors.fetch_add(1, Ordering::Relaxed) + 1, self.errors_max.load(Ordering::Relaxed));
+        let (errors, max) =
+            (self.errors.fetch_add(1, Ordering::Relaxed) + 1, self.errors_max.load(Ordering::Relaxed));
         if proof || (max > 0 && errors >= max) {
             self.eject(EjectReason::Errors);
         }
@@ -249,7 +250,8 @@ impl Health {
     pub(crate) fn lost(self: &Arc<Self>, proof: bool) {
         // If its address has vanished, that is known before more have lost.
         self.request_check(true);
-        let (losses, max) = (self.losses.fetch_add(1, Ordering::Relaxed) + 1, self.losses_max.load(Ordering::Relaxed));
+        let (losses, max) =
+            (self.losses.fetch_add(1, Ordering::Relaxed) + 1, self.losses_max.load(Ordering::Relaxed));
         if proof || (max > 0 && losses >= max) {
             self.eject(EjectReason::Slow);
         }
@@ -292,7 +294,8 @@ impl Health {
             return;
         }
         let now = Instant::now();
-        let relapsed = on_probation || track.returned_at.is_some_and(|at| now.duration_since(at) < FORGET_AFTER);
+        let relapsed =
+            on_probation || track.returned_at.is_some_and(|at| now.duration_since(at) < FORGET_AFTER);
         track.streak = if relapsed { track.streak.saturating_add(1) } else { 0 };
         track.ejection += 1;
         let time = track.spec.max_time.0.min(track.spec.time.0 * 2_u32.saturating_pow(track.streak.min(8)));

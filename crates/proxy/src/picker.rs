@@ -57,7 +57,9 @@ pub(crate) fn reserve(service: &Service, wish: &Wish<'_>, random: &Random) -> Ch
             break;
         }
         let last = round == RESERVE_TRIES;
-        let Ok(proof) = endpoint.health.prove().or_else(|()| if last { Ok(None) } else { Err(()) }) else { continue };
+        let Ok(proof) = endpoint.health.prove().or_else(|()| if last { Ok(None) } else { Err(()) }) else {
+            continue;
+        };
         let in_flight = endpoint.reserve(proof);
         let own = endpoint.stats.in_flight();
         if own > most {
@@ -145,7 +147,8 @@ fn in_turn<'a>(service: &'a Service, wish: &Wish<'_>, random: &Random) -> Option
     // A heavy one comes several times within as many turns as there are endpoints: then the others follow.
     let in_order = service.places.iter().filter_map(next).chain(&service.places);
     choose(in_order.filter(|place| place.weight > 0), |place| {
-        unusable(service, place, wish).or_else(|| is_held_back(place, random).then_some(SkipReason::SlowStart))
+        unusable(service, place, wish)
+            .or_else(|| is_held_back(place, random).then_some(SkipReason::SlowStart))
     })
 }
 

@@ -89,7 +89,9 @@ pub(crate) async fn relay(
                 write(sink, out, &[], outgoing.stall).await?;
                 body.compact(buffer);
                 if let Some(left) = body.left().filter(|left| *left >= SPLICED_BYTES_MIN)
-                    && pipes.relay((*source).as_ref(), (*sink).as_ref(), left, outgoing.stall, relayed).await?
+                    && pipes
+                        .relay((*source).as_ref(), (*sink).as_ref(), left, outgoing.stall, relayed)
+                        .await?
                 {
                     body.skip(left);
                     continue;

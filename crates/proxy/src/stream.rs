@@ -3,23 +3,26 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 
 use crate::assignment;
 use crate::attempt::{INTERIM_MAX, Job, forget_head, reserve_or_wait};
+use crate::back::{Added, outgoing, write_head, write_interim};
 use crate::client::After;
 use crate::error::Refusal;
-use crate::forward::{Added, Own, Passage, outgoing, write_head, write_interim};
+use crate::forward::{Own, Passage};
 use crate::h1::body::Body;
 use crate::h1::emit::Persistence;
+use crate::h1::request::{Method, Request};
 use crate::h1::response::Response;
-use crate::io::write_both;
+use crate::io::{Buffer, Out, write_both};
 use crate::key::Key;
 use crate::picker::Wish;
 use crate::relay::{RelayError, Way, relay};
@@ -86,7 +89,12 @@ pub(crate) async fn pass(
         let failure = match endpoint.connection(reuse, resilience.connect_timeout.0).await {
             Err(failure) => failure,
             Ok(connection) => {
-                let try_ = Try { service: &service, sending, signs: &signs, response: resilience.response_timeout.0 };
+                let try_ = Try {
+                    service: &service,
+                    sending,
+                    signs: &signs,
+                    response: resilience.response_timeout.0,
+                };
                 match try_.run(passage, &mut upload, in_flight, connection).await {
                     Outcome::Done(after) => return Ok(after),
                     Outcome::Refused(own) => return Err(own),
@@ -97,8 +105,13 @@ pub(crate) async fn pass(
         tracing::debug!(replica = %endpoint.replica, kind = ?failure.kind, "try of a streamed request failed");
         let replays_left = resilience.retries.saturating_sub(replays);
         let rights = Rights { idempotent, buffered: upload.can_repeat(), replays_left };
-        match retry::decide(failure.kind, failure.unsent && upload.can_repeat(), rights) {
+        let decision = retry::decide(failure.kind, failure.unsent && upload.can_repeat(), rights);
+        let is_free = failure.unsent || failure.kind == FailureKind::Stale;
+        match decision {
             Decision::GiveUp(refusal) => return Err(refusal.into()),
+            _ if !is_free && !service.stats.may_retry(resilience.retry_budget) => {
+                return Err(Refusal::Unreachable.into());
+            }
             Decision::Refresh => reuse = Reuse::Never,
             Decision::Replay => {
                 replays += 1;
@@ -125,6 +138,38 @@ enum Event {
     Time,
 }
 
+/// The two ends that a response passes between, and what is read and written there.
+struct Ends<'e, 's> {
+    to_client: &'e mut WriteHalf<'s>,
+    from_upstream: &'e mut ReadHalf<'s>,
+    reply: &'e mut Buffer,
+    out: &'e mut Out,
+}
+
+/// A body on its way up, and how that ended.
+struct Uploading<'u, F> {
+    future: Pin<&'u mut F>,
+    ended: Option<Result<(), UploadError>>,
+}
+
+impl<F: Future<Output = Result<(), UploadError>>> Uploading<'_, F> {
+    /// Goes on, unless it has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
+        if self.ended.is_some() {
+            return Poll::Pending;
+        }
+        let result = ready!(self.future.as_mut().poll(cx));
+        self.ended = Some(result);
+        Poll::Ready(result)
+    }
+
+    /// The client is at fault, so nothing that is still to come can be for it.
+    fn is_clients_fault(&self) -> bool {
+        use UploadError::{Broken, Stalled, TooLarge};
+        matches!(self.ended, Some(Err(Broken | Stalled | TooLarge)))
+    }
+}
+
 impl Try<'_> {
     async fn run(
         &self,
@@ -135,138 +180,166 @@ impl Try<'_> {
     ) -> Outcome {
         let Passage { worker, client, buffer, request, exchange, front, .. } = passage;
         let endpoint = Rc::clone(in_flight.endpoint());
-        let path = self.sending.of_assignment.then(|| String::from_utf8_lossy(request.path(buffer)).into_owned());
-        let mut reply = worker.buffers.take();
-        let mut out = worker.buffers.out();
+        let path =
+            self.sending.of_assignment.then(|| String::from_utf8_lossy(request.path(buffer)).into_owned());
+        let (mut reply, mut out) = (worker.buffers.take(), worker.buffers.out());
         let reused = connection.is_reused();
-        let mut uploaded = None;
         let relayed = Cell::new(0);
-        let ended = {
+        let (result, keep_alive, persistence, uploaded) = {
             let (mut from_client, mut to_client) = client.stream.split();
             let (mut from_upstream, mut to_upstream) = connection.stream.split();
-            let mut uploading =
+            let future =
                 pin!(upload.run(self.sending.head, &mut from_client, buffer, &mut to_upstream, self.signs));
-            let mut interim = 0;
-            let mut go_on_at = (!self.signs.may_send.get()).then(|| Instant::now() + CONTINUE_WAIT);
-            self.signs.moved.set(Instant::now());
-            let response = loop {
-                let until = go_on_at.unwrap_or_else(|| self.signs.moved.get() + self.response);
-                let event = {
-                    let mut reading = pin!(read_head(&mut from_upstream, &mut reply, request.method));
-                    let mut time = pin!(sleep_until(until));
-                    poll_fn(|cx| {
-                        if let Poll::Ready(head) = reading.as_mut().poll(cx) {
-                            return Poll::Ready(Event::Head(head));
-                        }
-                        if uploaded.is_none()
-                            && let Poll::Ready(result) = uploading.as_mut().poll(cx)
-                        {
-                            return Poll::Ready(Event::Uploaded(result));
-                        }
-                        time.as_mut().poll(cx).map(|()| Event::Time)
-                    })
-                    .await
-                };
-                match event {
-                    Event::Head(Ok(response)) if response.is_interim() => {
-                        interim += 1;
-                        if interim > INTERIM_MAX {
-                            break Err(HeadFailure::Invalid);
-                        }
-                        if response.status == 100 {
-                            go_on_at = None;
-                            self.signs.may_send.set(true);
-                        }
-                        if request.minor == 1 {
-                            write_interim(&mut out, &response, &reply);
-                            if write_both(&mut to_client, &out, &[]).await.is_err() {
-                                return Outcome::Done(After::Close);
-                            }
-                            out.clear();
-                        }
-                        forget_head(&mut reply);
-                    }
-                    Event::Head(head) => break head,
-                    Event::Uploaded(Err(UploadError::Broken)) => return self.client_failed(&endpoint, FailureKind::ClientBody),
-                    Event::Uploaded(Err(UploadError::Stalled)) => {
-                        return self.client_failed(&endpoint, FailureKind::ClientStalled);
-                    }
-                    Event::Uploaded(Err(UploadError::TooLarge)) => {
-                        return Outcome::Refused(Refusal::BodyTooLarge.into());
-                    }
-                    Event::Uploaded(result) => uploaded = Some(result),
-                    Event::Time if go_on_at.take().is_some() => {
-                        self.signs.may_send.set(true);
-                        if write_both(&mut to_client, CONTINUE, &[]).await.is_err() {
-                            return Outcome::Done(After::Close);
-                        }
-                    }
-                    Event::Time if Instant::now() < self.signs.moved.get() + self.response => {}
-                    Event::Time if self.signs.starved.get() => {
-                        return self.client_failed(&endpoint, FailureKind::ClientStalled);
-                    }
-                    Event::Time => {
-                        endpoint.fail(FailureKind::ResponseTimeout, false);
-                        return Outcome::Refused(Refusal::ResponseTimeout.into());
-                    }
-                }
+            let mut uploading = Uploading { future, ended: None };
+            let mut ends = Ends {
+                to_client: &mut to_client,
+                from_upstream: &mut from_upstream,
+                reply: &mut reply,
+                out: &mut out,
             };
-            let response = match response {
-                Ok(response) if response.status != 101 => response,
-                Ok(_) => return Outcome::Failed(endpoint.fail(FailureKind::Invalid, false)),
-                Err(failure) => return Outcome::Failed(endpoint.judge(&failure, reused, !self.signs.sent.get())),
+            let response = match self.head(&mut ends, request, (&endpoint, reused), &mut uploading).await {
+                Ok(response) => response,
+                Err(outcome) => return outcome,
             };
             endpoint.health.answered(response.status, None, in_flight.is_proof());
             if let Some(path) = path.filter(|_| response.status == 404) {
                 return Outcome::Refused(Own::Answer(assignment::unknown_endpoint(&path)));
             }
             // An error before the end of the body is the end of the connection: the rest of the body is in its way.
-            let may_stay = uploaded.is_some() || response.status < 400;
-            let stall = front.limits.stall_timeout.0;
-            let (outgoing, persistence) = outgoing(worker, request, &response, stall, may_stay);
-            write_head(worker, exchange, &mut out, self.service, &endpoint, (&response, &reply), self.sending.added, (outgoing, persistence));
-            let mut body = Body::new(response.framing, reply.head.len);
+            let may_stay = uploading.ended.is_some() || response.status < 400;
+            let to = outgoing(worker, request, &response, front.limits.stall_timeout.0, may_stay);
+            let message = (&response, &*ends.reply);
+            write_head(worker, exchange, ends.out, self.service, &endpoint, message, self.sending.added, to);
+            let mut body = Body::new(response.framing, ends.reply.head.len);
             let mut in_flight = Some(in_flight);
-            let way = Way { source: &mut from_upstream, sink: &mut to_client, pipes: &worker.pipes };
-            let mut relaying =
-                pin!(relay(way, &mut reply, &mut body, &mut out, outgoing, &relayed, &mut in_flight));
-            let result = poll_fn(|cx| {
-                if uploaded.is_none()
-                    && let Poll::Ready(result) = uploading.as_mut().poll(cx)
-                {
-                    uploaded = Some(result);
-                }
-                match uploaded {
-                    // The client is at fault, so nothing that is still to come can be for it.
-                    Some(Err(UploadError::Broken | UploadError::Stalled | UploadError::TooLarge)) => Poll::Ready(None),
-                    _ => relaying.as_mut().poll(cx).map(Some),
-                }
-            })
-            .await;
-            result.map(|result| (result, response.keep_alive, persistence))
+            let way = Way { source: ends.from_upstream, sink: ends.to_client, pipes: &worker.pipes };
+            let relaying = relay(way, ends.reply, &mut body, ends.out, to.0, &relayed, &mut in_flight);
+            let result = beside(relaying, &mut uploading).await;
+            (result, response.keep_alive, to.1, uploading.ended)
         };
         exchange.sent(relayed.get());
         let next = upload.end().filter(|_| uploaded == Some(Ok(())));
-        Outcome::Done(match ended {
-            Some((Ok(clean), keep_alive, persistence)) => {
+        match result {
+            Some(Ok(clean)) => {
                 if keep_alive && clean && next.is_some() {
                     endpoint.check_in(connection);
                 }
-                match next {
+                Outcome::Done(match next {
                     Some(next) if persistence != Persistence::Closes => After::Next(next),
                     Some(_) => After::Close,
                     None => After::Linger,
+                })
+            }
+            Some(Err(RelayError::Truncated { written })) => {
+                endpoint.truncated();
+                match written {
+                    true => Outcome::Done(After::Reset),
+                    false => Outcome::Refused(Refusal::InvalidResponse.into()),
                 }
             }
-            Some((Err(RelayError::Truncated { .. }), ..)) => {
-                endpoint.truncated();
-                After::Reset
-            }
-            Some((Err(RelayError::Client(_)), ..)) | None => After::Close,
-        })
+            Some(Err(RelayError::Client(_))) | None => Outcome::Done(After::Close),
+        }
     }
 
-    fn client_failed(&self, endpoint: &Endpoint, kind: FailureKind) -> Outcome {
-        Outcome::Failed(endpoint.fail(kind, false))
+    /// Waits for the head of the response while the body goes up, and passes on what comes before it.
+    async fn head(
+        &self,
+        ends: &mut Ends<'_, '_>,
+        request: &Request,
+        (endpoint, reused): (&Rc<Endpoint>, bool),
+        uploading: &mut Uploading<'_, impl Future<Output = Result<(), UploadError>>>,
+    ) -> Result<Response, Outcome> {
+        let mut interim = 0;
+        let mut go_on_at = (!self.signs.may_send.get()).then(|| Instant::now() + CONTINUE_WAIT);
+        self.signs.moved.set(Instant::now());
+        loop {
+            let until = go_on_at.unwrap_or_else(|| self.signs.moved.get() + self.response);
+            match next(ends, request.method, uploading, until).await {
+                Event::Head(Ok(response)) if response.is_interim() && interim < INTERIM_MAX => {
+                    interim += 1;
+                    if response.status == 100 {
+                        go_on_at = None;
+                        self.signs.may_send.set(true);
+                    }
+                    if request.minor == 1 {
+                        write_interim(ends.out, &response, ends.reply);
+                        let written = write_both(ends.to_client, ends.out, &[]).await;
+                        written.map_err(|_| Outcome::Done(After::Close))?;
+                        ends.out.clear();
+                    }
+                    forget_head(ends.reply);
+                }
+                // Nobody has asked to switch, and a flood of interim responses is none.
+                Event::Head(Ok(response)) if response.status < 200 => {
+                    return Err(Outcome::Failed(endpoint.fail(FailureKind::Invalid, false)));
+                }
+                Event::Head(Ok(response)) => return Ok(response),
+                Event::Head(Err(failure)) => {
+                    return Err(Outcome::Failed(endpoint.judge(&failure, reused, !self.signs.sent.get())));
+                }
+                Event::Uploaded(Ok(()) | Err(UploadError::Refused)) => {}
+                Event::Uploaded(Err(error)) => return Err(client_failed(endpoint, error)),
+                Event::Time if go_on_at.take().is_some() => {
+                    self.signs.may_send.set(true);
+                    let written = write_both(ends.to_client, CONTINUE, &[]).await;
+                    written.map_err(|_| Outcome::Done(After::Close))?;
+                }
+                Event::Time if Instant::now() < self.signs.moved.get() + self.response => {}
+                Event::Time if self.signs.starved.get() => {
+                    return Err(client_failed(endpoint, UploadError::Stalled));
+                }
+                Event::Time => {
+                    endpoint.fail(FailureKind::ResponseTimeout, false);
+                    return Err(Outcome::Refused(Refusal::ResponseTimeout.into()));
+                }
+            }
+        }
+    }
+}
+
+/// What happens first: a head, the end of the body, or that it is time.
+async fn next(
+    ends: &mut Ends<'_, '_>,
+    method: Method,
+    uploading: &mut Uploading<'_, impl Future<Output = Result<(), UploadError>>>,
+    until: Instant,
+) -> Event {
+    let mut reading = pin!(read_head(ends.from_upstream, ends.reply, method));
+    let mut time = pin!(sleep_until(until));
+    poll_fn(|cx| {
+        if let Poll::Ready(head) = reading.as_mut().poll(cx) {
+            return Poll::Ready(Event::Head(head));
+        }
+        if let Poll::Ready(result) = uploading.poll(cx) {
+            return Poll::Ready(Event::Uploaded(result));
+        }
+        time.as_mut().poll(cx).map(|()| Event::Time)
+    })
+    .await
+}
+
+/// Relays a response while the body still goes up; none if that shows that the client is at fault.
+async fn beside<T>(
+    relaying: impl Future<Output = T>,
+    uploading: &mut Uploading<'_, impl Future<Output = Result<(), UploadError>>>,
+) -> Option<T> {
+    let mut relaying = pin!(relaying);
+    poll_fn(|cx| {
+        let _ended_or_not = uploading.poll(cx).is_ready();
+        if uploading.is_clients_fault() {
+            return Poll::Ready(None);
+        }
+        relaying.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+fn client_failed(endpoint: &Endpoint, error: UploadError) -> Outcome {
+    match error {
+        UploadError::TooLarge => Outcome::Refused(Refusal::BodyTooLarge.into()),
+        UploadError::Stalled => Outcome::Failed(endpoint.fail(FailureKind::ClientStalled, false)),
+        UploadError::Broken | UploadError::Refused => {
+            Outcome::Failed(endpoint.fail(FailureKind::ClientBody, false))
+        }
     }
 }

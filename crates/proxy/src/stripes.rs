@@ -82,7 +82,8 @@ impl Stripes {
 
     /// How many responses have begun, on all workers.
     pub(crate) fn completed(&self) -> u64 {
-        let of_stripe = |stripe: &Stripe| stripe.responses.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
+        let of_stripe =
+            |stripe: &Stripe| stripe.responses.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
         self.0.iter().map(of_stripe).sum()
     }
 

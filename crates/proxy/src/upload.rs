@@ -104,7 +104,13 @@ impl Signs {
 
 impl Upload {
     /// Of a body that begins behind the head in the client's buffer.
-    pub(crate) fn new(framing: Framing, base: usize, pace: Pace, service: &Rc<Service>, worker: usize) -> Upload {
+    pub(crate) fn new(
+        framing: Framing,
+        base: usize,
+        pace: Pace,
+        service: &Rc<Service>,
+        worker: usize,
+    ) -> Upload {
         Upload {
             body: Body::new(framing, base),
             chunked: framing == Framing::Chunked,
@@ -155,7 +161,11 @@ impl Upload {
                     if !self.pace.receive(data.len()) {
                         return Err(UploadError::TooLarge);
                     }
-                    if self.chunked { emit::chunk(&mut out, data) } else { out.extend_from_slice(data) }
+                    if self.chunked {
+                        emit::chunk(&mut out, data)
+                    } else {
+                        out.extend_from_slice(data)
+                    }
                     if out.len() >= GATHERED_BYTES_MAX {
                         self.pass_on(&mut out, sink, signs).await?;
                     }
@@ -205,7 +215,11 @@ impl Upload {
     }
 }
 
-async fn send(sink: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8], signs: &Signs) -> Result<(), UploadError> {
+async fn send(
+    sink: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    signs: &Signs,
+) -> Result<(), UploadError> {
     while !bytes.is_empty() {
         match sink.write(bytes).await {
             Ok(count) if count > 0 => {

@@ -27,8 +27,8 @@ use crate::h1::request::Method;
 use crate::h1::response::{self, Response};
 use crate::io::{Buffer, is_quiet, read_more};
 use crate::outlier::{ConnectError, Health, Proof};
-use crate::registry::{EndpointEntry, Shared};
 use crate::queue::Waiting;
+use crate::registry::{EndpointEntry, Shared};
 use crate::stats::{EndpointStats, MemberStats, UpstreamError};
 
 /// Most idle connections that one worker keeps to one endpoint.
@@ -152,7 +152,11 @@ impl Endpoint {
     /// A connection for one request.
     ///
     /// Cancel-safe: dropping it closes the connection that it was making.
-    pub(crate) async fn connection(self: &Rc<Self>, reuse: Reuse, limit: Duration) -> Result<Connection, Failure> {
+    pub(crate) async fn connection(
+        self: &Rc<Self>,
+        reuse: Reuse,
+        limit: Duration,
+    ) -> Result<Connection, Failure> {
         if let Some(connection) = self.check_out(reuse) {
             return Ok(connection);
         }
@@ -249,7 +253,8 @@ impl Endpoint {
             HeadFailure::Invalid => self.fail(FailureKind::Invalid, false),
             HeadFailure::Ended { begun: false, .. } if reused => self.fail(FailureKind::Stale, unsent),
             HeadFailure::Ended { error, .. } => {
-                let reset = error.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
+                let reset =
+                    error.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
                 self.health.eject(if reset { EjectReason::Reset } else { EjectReason::NoResponse });
                 self.fail(FailureKind::Broken, unsent)
             }

@@ -3,7 +3,7 @@
 //! Nothing here is shared but what [`Shared`] says. Everything of a worker is on one thread, so its state is in
 //! `Rc` and `Cell`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -21,14 +21,15 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::error::ProxyError;
 use crate::client;
 use crate::crowd::Crowd;
+use crate::error::ProxyError;
 use crate::io::Buffers;
 use crate::key::Random;
 use crate::registry::Shared;
 use crate::routing::Routing;
 use crate::splice::Pipes;
+use crate::ticks::Ticks;
 
 /// Pause after the system refused to accept: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -61,6 +62,10 @@ pub(crate) struct Worker {
     pub(crate) crowd: Rc<Crowd>,
     /// Pipes that nobody uses now.
     pub(crate) pipes: Pipes,
+    /// When something is due for a request.
+    pub(crate) ticks: Rc<Ticks>,
+    /// How many connections keep what they need for requests although they have none.
+    pub(crate) warm: Cell<u32>,
     /// Buffers that nobody uses now.
     pub(crate) buffers: Rc<Buffers>,
     routing: RefCell<Rc<Routing>>,
@@ -78,7 +83,8 @@ pub(crate) fn send(worker: &mpsc::UnboundedSender<Command>, command: Command) {
 
 /// Runs a worker until its token is cancelled and its connections have ended or the grace is over.
 pub(crate) fn run(setup: Setup, ready: &SyncSender<Result<(), ProxyError>>) {
-    let built = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let built =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let (result, runtime) = match built {
         Ok(runtime) => (Ok(()), Some(runtime)),
         Err(source) => (Err(ProxyError::Runtime { source }), None),
@@ -99,6 +105,8 @@ async fn serve(setup: Setup) {
         index,
         buffers: Rc::default(),
         crowd: Rc::default(),
+        ticks: Rc::default(),
+        warm: Cell::new(0),
         pipes: Pipes::default(),
         routing: RefCell::default(),
         date: RefCell::default(),
@@ -107,6 +115,8 @@ async fn serve(setup: Setup) {
     });
     worker.swap();
     let following = tokio::task::spawn_local(Rc::clone(&worker).follow_snapshots());
+    let ticks = Rc::clone(&worker.ticks);
+    let ticking = tokio::task::spawn_local(async move { ticks.run().await });
     worker.listen(commands).await;
     worker.tasks.close();
     if timeout(grace, worker.tasks.wait()).await.is_err() {
@@ -114,6 +124,7 @@ async fn serve(setup: Setup) {
         tracing::warn!(left, "shutdown: connections were cut off, their requests did not end in time");
     }
     following.abort();
+    ticking.abort();
 }
 
 impl Worker {

@@ -1,6 +1,8 @@
 //! The command line: every verb, option and default, with help that has examples.
 
+mod lab;
 mod proxy;
+mod rollout;
 mod serve;
 
 use std::path::PathBuf;
@@ -9,7 +11,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringmaster_core::quantity::Span;
 
+pub(crate) use lab::{Lab, LabExperiment};
 pub(crate) use proxy::ProxyArgs;
+pub(crate) use rollout::{Rollout, Top, Undo};
 pub(crate) use serve::{DataPlaneMode, RuntimeChoice, Serve};
 
 /// Keeps N healthy replicas running on Docker and balances HTTP over them with consistent hashing.
@@ -104,6 +108,22 @@ pub(crate) enum Verb {
         /// How to print them.
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
+    },
+    /// Show the services, their replicas and their traffic as they change; q ends it.
+    #[command(after_help = "Examples:\n  ringmaster top\n  ringmaster top --interval 500ms\n  \
+                            ringmaster top --once -o json\n\n\
+                            Rates are over the last interval. Where standard output is no terminal it prints one table and \
+                            ends, as with --once.")]
+    Top(Top),
+    /// See the templates that a service has had, and go back to one of them.
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// Show what the daemon logs, or make it log something else until it ends.
+    #[command(after_help = "Examples:\n  ringmaster log-level\n  ringmaster log-level debug\n  \
+                            ringmaster log-level info,ringmaster_proxy=debug")]
+    LogLevel {
+        /// A level (off, error, warn, info, debug, trace), or `target=level` with commas between.
+        filter: Option<String>,
     },
     /// Inject a fault: send a signal to a replica's process (the daemon needs --allow-faults).
     #[command(after_help = "Examples:\n  ringmaster kill web-1\n  ringmaster kill web-1 --signal STOP")]
@@ -263,63 +283,6 @@ pub(crate) struct RingOf {
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
-}
-
-/// Which experiment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LabExperiment {
-    /// Distribution: requests per replica, as it is, without hashOn, and as the assignment hashes.
-    A1,
-    /// Scaling: 2 to 6 replicas.
-    A2,
-    /// Failure: kill -9, SIGSTOP, stop, two at once, all, under load (the daemon needs --allow-faults).
-    A3,
-    /// Hash functions: every policy and several formulas.
-    A4,
-    /// One page of everything; what is not in the folder yet is measured.
-    Report,
-    /// The same load through haproxy and nginx, where installed.
-    Compare,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Lab {
-    /// Which experiment.
-    #[arg(value_enum)]
-    pub(crate) experiment: LabExperiment,
-    /// Requests of each load.
-    #[arg(long, default_value_t = 10_000)]
-    pub(crate) requests: usize,
-    /// Requests in flight where they are sent as fast as they are answered.
-    #[arg(long, default_value_t = 100)]
-    pub(crate) concurrency: usize,
-    /// Requests per second of an open loop [default: as fast as answered; a3 1000].
-    #[arg(long, value_name = "R")]
-    pub(crate) rate: Option<f64>,
-    /// The seed of the request ids and of the arrivals.
-    #[arg(long, default_value_t = ringmaster_lab::SEED_DEFAULT)]
-    pub(crate) seed: u64,
-    /// How often a1 is repeated, each time with the next seed.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) runs: usize,
-    /// The service.
-    #[arg(long, default_value = "web")]
-    pub(crate) service: String,
-    /// The folder of the results.
-    #[arg(long, default_value = "lab-out", value_name = "DIR")]
-    pub(crate) out: PathBuf,
-    /// The data plane [default: where the daemon says that it listens].
-    #[arg(long, value_name = "URL")]
-    pub(crate) target: Option<String>,
-    /// H(i) of your own, for a4.
-    #[arg(long, value_name = "FORMULA")]
-    pub(crate) request_hash: Option<String>,
-    /// Φ(i, j) of your own, for a4.
-    #[arg(long, value_name = "FORMULA")]
-    pub(crate) server_hash: Option<String>,
-    /// A manifest: a4 measures its service's balancing too, and a daemon that is started for the experiment serves it.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,8 @@ mod events;
 mod get;
 mod lab;
 mod ring;
+mod rollout;
+mod top;
 mod wait;
 
 use std::io::Read;
@@ -83,6 +85,16 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
                     .await?;
             }
             out(&format!("service/{name} scaled to {}", options.replicas))?;
+        }
+        Verb::Rollout(what) => rollout::run(&client, what).await?,
+        Verb::Top(options) => top::run(&client, &options).await?,
+        Verb::LogLevel { filter: None } => out(&client.log_filter().await?.filter)?,
+        Verb::LogLevel { filter: Some(filter) } => {
+            let set = client.set_log_filter(&filter).await.map_err(|error| match error {
+                ClientError::Invalid(why) => BadInput(why).into(),
+                other => anyhow::Error::from(other),
+            })?;
+            out(&set.filter)?;
         }
         Verb::Delete(options) => delete::run(&client, &options).await?,
         Verb::Logs(options) => {

@@ -50,7 +50,7 @@ pub(crate) fn run(options: &ProxyArgs) -> anyhow::Result<ExitCode> {
 async fn fixed_upstreams(options: &ProxyArgs) -> anyhow::Result<()> {
     // What is wrong with the flags is told before a log begins.
     let snapshot = fixed::snapshot(options)?;
-    logging::init(options.log_format);
+    drop(logging::init(options.log_format, None));
     // Both ends stay here: nothing is published any more, and nobody asks for reports.
     let (_snapshots, snapshots) = watch::channel(Arc::new(snapshot));
     let (reports, _reports) = watch::channel(Report::default());
@@ -63,7 +63,7 @@ async fn follow(options: &ProxyArgs, address: &Address) -> anyhow::Result<()> {
     if address.needs_token() && token.is_none() {
         bail!("--controller {address} wants a token: say where it is with --link-token-file");
     }
-    logging::init(options.log_format);
+    drop(logging::init(options.log_format, None));
     let shutdown = shutdown_on_signal()?;
     // The kernel sends it to a data plane that was stopped when its daemon was killed, and a terminal that closes sends it to
     // all: this one stays. A handler is enough, nobody has to listen.

@@ -5,6 +5,8 @@ pub(crate) mod data_plane;
 pub(crate) mod logging;
 pub(crate) mod metrics;
 mod runtime;
+#[cfg(feature = "otel")]
+mod traces;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,12 +18,13 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use ringmaster_controller::admin::{self, Daemon};
+use ringmaster_controller::admin::{self, Daemon, JoinTrace, LogControl};
 use ringmaster_controller::clock::Clock;
 use ringmaster_controller::state::StateDir;
 use ringmaster_controller::store::Store;
 use ringmaster_controller::timeline::Timeline;
 use ringmaster_controller::{Controller, DataPlaneSeam, watch_file};
+use ringmaster_core::Reason;
 use ringmaster_core::api::{DaemonInfo, ManifestFile};
 use ringmaster_core::snapshot::{Report, Snapshot};
 use tokio::net::TcpListener;
@@ -33,15 +36,56 @@ use crate::cmd::BadInput;
 
 /// Runs the daemon until SIGINT or SIGTERM. Replicas are left running: the next start adopts them.
 pub(crate) fn run(options: Serve, admin: &str, token_file: Option<&Path>) -> anyhow::Result<ExitCode> {
-    logging::init(options.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(daemon(options, admin, token_file))?;
+    let tracing = tracing(&options, runtime.handle())?;
+    let ended = runtime.block_on(daemon(options, admin, token_file, &tracing));
+    tracing.end();
+    ended?;
     // Whatever still runs on the engine's side goes on there; nothing here is worth waiting for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
 }
 
-async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyhow::Result<()> {
+/// Where lines and spans go.
+struct Tracing {
+    log: Arc<dyn LogControl>,
+    join_trace: Arc<JoinTrace>,
+    #[cfg(feature = "otel")]
+    traces: Option<traces::Traces>,
+}
+
+impl Tracing {
+    fn end(self) {
+        #[cfg(feature = "otel")]
+        if let Some(traces) = self.traces {
+            traces.end();
+        }
+    }
+}
+
+#[cfg(feature = "otel")]
+fn tracing(options: &Serve, runtime: &tokio::runtime::Handle) -> anyhow::Result<Tracing> {
+    let start = |endpoint: &String| traces::start(endpoint, &options.instance, runtime.clone());
+    let endpoint = options.otlp_endpoint.as_ref().filter(|endpoint| !endpoint.is_empty());
+    let (traces, spans) = endpoint.map(start).transpose()?.unzip();
+    let log = Arc::new(logging::init(options.log_format, spans));
+    let join_trace: Arc<JoinTrace> =
+        if traces.is_some() { Arc::new(traces::join) } else { Arc::new(|_, _| ()) };
+    Ok(Tracing { log, join_trace, traces })
+}
+
+#[cfg(not(feature = "otel"))]
+fn tracing(options: &Serve, _runtime: &tokio::runtime::Handle) -> anyhow::Result<Tracing> {
+    let log = Arc::new(logging::init(options.log_format, None));
+    Ok(Tracing { log, join_trace: Arc::new(|_, _| ()) })
+}
+
+async fn daemon(
+    options: Serve,
+    admin: &str,
+    token_file: Option<&Path>,
+    tracing: &Tracing,
+) -> anyhow::Result<()> {
     let shutdown = shutdown_on_signal()?;
     let (admin_listener, token) = ports(&options, admin, token_file).await?;
     let metrics_listener = metrics_port(&options).await?;
@@ -92,7 +136,9 @@ async fn daemon(options: Serve, admin: &str, token_file: Option<&Path>) -> anyho
     let metrics_listen = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let data_plane::DataPlane { listeners, metrics: data_plane, traffic, parts: data_plane_parts } =
         data_plane;
-    let daemon = Daemon { info, token, listeners, metrics, metrics_listen, data_plane, traffic };
+    let (log, join_trace) = (Arc::clone(&tracing.log), Arc::clone(&tracing.join_trace));
+    let daemon =
+        Daemon { info, token, listeners, metrics, metrics_listen, data_plane, traffic, log, join_trace };
     let admin_state = controller.admin_state(daemon);
     let mut parts: Vec<BoxFuture<'_, anyhow::Result<()>>> = vec![
         essential("the admin API", admin::serve(admin_listener, admin_state.clone(), shutdown.clone())),
@@ -177,7 +223,7 @@ fn essential<'a, E: std::error::Error + Send + Sync + 'static>(
 fn open_store(state: StateDir, timeline: &Timeline) -> anyhow::Result<Store> {
     let loaded = state.load()?;
     for damage in &loaded.damage {
-        timeline.warning(None, "state", "StateRecovered", damage.clone());
+        timeline.warning(None, "state", Reason::StateRecovered, damage.clone());
     }
     Ok(Store::new(state, loaded)?)
 }
@@ -198,14 +244,14 @@ fn apply_at_start(options: &Serve, store: &Store, timeline: &Timeline) -> anyhow
     match applied {
         Ok(Some(response)) if response.changes() => {
             let message = format!("{file} applied as generation {}", response.generation);
-            timeline.normal(None, "manifest", "ManifestApplied", message);
+            timeline.normal(None, "manifest", Reason::ManifestApplied, message);
             Ok(())
         }
         Ok(_) => Ok(()),
         Err(error) if store.desired().generation.0 == 0 => Err(error),
         Err(error) => {
             let message = format!("{file} was refused, going on with what was applied before: {error:#}");
-            timeline.warning(None, "manifest", "ManifestRefused", message);
+            timeline.warning(None, "manifest", Reason::ManifestRefused, message);
             Ok(())
         }
     }

@@ -1,43 +1,67 @@
-//! The live page: three files inside the binary, served to browsers at `/`.
+//! The live page: a few files inside the binary, served to browsers at `/`.
 //!
 //! Deliberately absent: data. The page asks the API for what it shows, so its files are the same for everybody and
 //! need no token. No script or style stands in the page itself, and nothing comes from elsewhere: the policy forbids
 //! both, so that a name in a manifest can never become a script.
 
+use std::sync::LazyLock;
+
+use axum::Router;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use ringmaster_core::palette;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::handlers;
 
-/// Where the page's script is.
-pub(super) const SCRIPT: &str = "/app.js";
-/// Where the page's style sheet is.
-pub(super) const STYLE: &str = "/style.css";
+/// The page's scripts and its style sheet, as they are served.
+pub(super) const FILES: [(&str, &str, &str); 4] = [
+    ("/app.js", SCRIPT, include_str!("dashboard/app.js")),
+    ("/card.js", SCRIPT, include_str!("dashboard/card.js")),
+    ("/live.js", SCRIPT, include_str!("dashboard/live.js")),
+    ("/style.css", "text/css; charset=utf-8", include_str!("dashboard/style.css")),
+];
+/// Where the colours of replicas are, as a script.
+pub(super) const PALETTE: &str = "/palette.js";
 
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const PAGE: &str = include_str!("dashboard/index.html");
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page for browsers, the list of routes for everybody else.
-pub(super) async fn index(headers: HeaderMap) -> Response {
+async fn index(headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let vary = [(header::VARY, "accept")];
     match accept.split(',').any(|kind| kind.trim_start().starts_with("text/html")) {
         true => {
-            let page = file(&headers, "text/html; charset=utf-8", include_str!("dashboard/index.html"));
+            let page = file(&headers, "text/html; charset=utf-8", PAGE);
             (vary, page).into_response()
         }
         false => (vary, handlers::index().await).into_response(),
     }
 }
 
-pub(super) async fn script(headers: HeaderMap) -> Response {
-    file(&headers, "text/javascript; charset=utf-8", include_str!("dashboard/app.js"))
+/// Whether a path is one of the page's own: they hold nothing of this daemon.
+pub(super) fn is_file(path: &str) -> bool {
+    path == "/" || path == PALETTE || FILES.iter().any(|(file, ..)| path == *file)
 }
 
-pub(super) async fn style(headers: HeaderMap) -> Response {
-    file(&headers, "text/css; charset=utf-8", include_str!("dashboard/style.css"))
+/// The routes of the files.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let palette = get(|headers: HeaderMap| async move { file(&headers, SCRIPT, &COLOURS) });
+    let routes = Router::new().route("/", get(index)).route(PALETTE, palette);
+    FILES.into_iter().fold(routes, |routes, (path, content_type, text)| {
+        routes.route(path, get(move |headers: HeaderMap| async move { file(&headers, content_type, text) }))
+    })
 }
+
+/// The colours that charts have too.
+static COLOURS: LazyLock<String> = LazyLock::new(|| {
+    let colours: Vec<String> = (0..palette::COLOURS).map(|n| palette::hex(palette::replica(n))).collect();
+    format!("export const COLOURS = {};\n", serde_json::json!(colours))
+});
 
 /// A file, or that the browser has it already: asked each time, so that a new daemon is never shown by an old page.
 fn file(request: &HeaderMap, content_type: &str, text: &'static str) -> Response {
@@ -62,30 +86,43 @@ fn file(request: &HeaderMap, content_type: &str, text: &'static str) -> Response
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_file_that_is_known_is_not_sent_again() {
-        let first = style(HeaderMap::new()).await;
+    /// Of each file, and of all that a browser loads.
+    const FILE_BYTES_MAX: usize = 20 << 10;
+    const PAGE_BYTES_MAX: usize = 48 << 10;
+
+    #[test]
+    fn a_file_that_is_known_is_not_sent_again() {
+        let [(_, kind, text), (_, _, other), ..] = FILES;
+        let first = file(&HeaderMap::new(), kind, text);
         assert_eq!(first.status(), StatusCode::OK);
         let mut request = HeaderMap::new();
         request.insert(header::IF_NONE_MATCH, first.headers()[header::ETAG].clone());
-        assert_eq!(style(request.clone()).await.status(), StatusCode::NOT_MODIFIED);
-        assert_eq!(script(request).await.status(), StatusCode::OK, "another file has another tag");
+        assert_eq!(file(&request, kind, text).status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(file(&request, kind, other).status(), StatusCode::OK, "another file has another tag");
     }
 
     #[test]
     fn the_page_is_small_and_holds_no_script_or_style() {
-        let (page, script, style) = (
-            include_str!("dashboard/index.html"),
-            include_str!("dashboard/app.js"),
-            include_str!("dashboard/style.css"),
-        );
-        let size = page.len() + script.len() + style.len();
-        assert!(size <= 40 << 10, "{size} bytes");
+        let sizes = FILES.map(|(path, _, text)| (path, text.len())).into_iter();
+        let sizes: Vec<(&str, usize)> = sizes.chain([("/", PAGE.len()), (PALETTE, COLOURS.len())]).collect();
+        assert!(sizes.iter().all(|(_, size)| *size <= FILE_BYTES_MAX), "{sizes:?}");
+        let all: usize = sizes.iter().map(|(_, size)| size).sum();
+        assert!(all <= PAGE_BYTES_MAX, "{all} bytes: {sizes:?}");
         for inline in ["<style", "style=", "onclick", "<script>", "javascript:", "http://", "https://"] {
-            assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(inline), "{inline}");
+            assert!(!PAGE.replace("http://www.w3.org/2000/svg", "").contains(inline), "{inline}");
         }
-        for unsafe_sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
-            assert!(!script.contains(unsafe_sink), "{unsafe_sink}: texts of manifests are not ours");
+        for (path, _, text) in FILES {
+            for unsafe_sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+                assert!(
+                    !text.contains(unsafe_sink),
+                    "{path}: {unsafe_sink}: texts of manifests are not ours"
+                );
+            }
         }
+    }
+
+    #[test]
+    fn the_colours_are_a_script() {
+        assert!(COLOURS.starts_with("export const COLOURS = [\"#0072b2\",\"#e69f00\","), "{}", *COLOURS);
     }
 }

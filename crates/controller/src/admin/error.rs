@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ringmaster_core::api::ErrorBody;
 
+use super::trace::Why;
 use crate::store::StoreError;
 
 /// A refused request; nothing was changed.
@@ -33,9 +34,10 @@ impl From<StoreError> for Refusal {
             | StoreError::Ring(_)
             | StoreError::AssignmentService(_) => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::UnknownService(_) => StatusCode::NOT_FOUND,
-            StoreError::Deleting(_) | StoreError::RouteTaken(_) | StoreError::MovesTooMuch { .. } => {
-                StatusCode::CONFLICT
-            }
+            StoreError::Deleting(_)
+            | StoreError::RouteTaken(_)
+            | StoreError::MovesTooMuch { .. }
+            | StoreError::Rollback(_) => StatusCode::CONFLICT,
             StoreError::State(_) => StatusCode::INSUFFICIENT_STORAGE,
         };
         Refusal::new(status, error.to_string())
@@ -44,6 +46,8 @@ impl From<StoreError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(ErrorBody { error: self.error })).into_response()
+        let mut response = (self.status, Json(ErrorBody { error: self.error.clone() })).into_response();
+        response.extensions_mut().insert(Why(self.error));
+        response
     }
 }

@@ -39,8 +39,8 @@ fn check(state: &AdminState, method: &Method, headers: &HeaderMap, path: &str) -
             "send `Content-Type: application/json`",
         ));
     }
-    // The page holds nothing: what it shows it asks for, with the token.
-    let open = matches!(path, "/" | dashboard::SCRIPT | dashboard::STYLE | "/healthz" | "/readyz");
+    // The page holds nothing: what it shows it asks for, with the token. Nor does the list of routes.
+    let open = dashboard::is_file(path) || matches!(path, "/api" | "/healthz" | "/readyz");
     match &state.daemon.token {
         Some(token) if !open => {
             let given = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));

@@ -15,7 +15,7 @@ use ringmaster_core::api::{
 use ringmaster_core::desired::DesiredService;
 use ringmaster_core::event::Event;
 use ringmaster_core::ids::parse_short;
-use ringmaster_core::{Generation, ServiceName};
+use ringmaster_core::{Generation, Reason, ServiceName};
 use ringmaster_runtime::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -100,7 +100,7 @@ pub(super) async fn scale(
     let service = name.clone();
     let generation = change(&state, move |state| state.store.scale(&name, request.replicas)).await?;
     let message = format!("to {} replicas as asked, generation {generation}", request.replicas);
-    state.timeline.normal(Some(&service), "service", "Scaled", message);
+    state.timeline.normal(Some(&service), "service", Reason::Scaled, message);
     Ok(Json(generation))
 }
 
@@ -113,7 +113,7 @@ pub(super) async fn apply(
     if !dry_run && response.changes() {
         let names: Vec<String> = response.services.iter().map(|service| service.name.to_string()).collect();
         let message = format!("{} applied as generation {}", names.join(", "), response.generation);
-        state.timeline.normal(None, "manifest", "ManifestApplied", message);
+        state.timeline.normal(None, "manifest", Reason::ManifestApplied, message);
     }
     Ok(Json(response))
 }
@@ -123,8 +123,8 @@ pub(super) async fn change<T: Send + 'static>(
     state: &AdminState,
     change: impl FnOnce(&AdminState) -> Result<T, crate::store::StoreError> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let state = state.clone();
-    match tokio::task::spawn_blocking(move || change(&state)).await {
+    let (state, span) = (state.clone(), tracing::Span::current());
+    match tokio::task::spawn_blocking(move || span.in_scope(|| change(&state))).await {
         Ok(result) => Ok(result?),
         Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
@@ -237,10 +237,13 @@ pub(super) async fn index() -> &'static str {
      GET    /api/v1/overview              everything at a glance\n\
      GET    /api/v1/services              all services; /services/NAME for one\n\
      POST   /api/v1/services/NAME/scale   {\"replicas\": 5}\n\
+     GET    /api/v1/services/NAME/revisions  the templates that it has had\n\
+     POST   /api/v1/services/NAME/rollback   {\"toRevision\": 3}, or {} for the template before\n\
      GET    /api/v1/services/NAME/ring    who owns which share of the keys (?replicas=N: would own)\n\
      GET    /api/v1/services/NAME/explain?key=K\n\
      DELETE /api/v1/services/NAME\n\
      POST   /api/v1/apply                 {\"files\": [{\"file\": \"-\", \"text\": \"...\"}]}\n\
+     GET    /api/v1/log                   what is logged; PUT another filter as text, such as debug\n\
      GET    /api/v1/events?since=N        the timeline\n\
      GET    /api/v1/watch                 changes as they happen (server-sent events)\n\
      GET    /api/v1/replicas/NAME/logs    the output of a replica, such as web-0\n\

@@ -8,12 +8,15 @@ use ringmaster_core::handshake::ACKNOWLEDGE_TIMEOUT;
 use ringmaster_core::observed::{Observed, Pending, Replica, ReplicaState};
 use ringmaster_core::plan::{Action, Plan, plan};
 use ringmaster_core::snapshot::{Snapshot, snapshot};
-use ringmaster_core::status::status;
-use ringmaster_core::{ReplicaName, Revision, Timestamp};
-use ringmaster_runtime::CreateRequest;
+use ringmaster_core::status::{ServiceStatus, status};
+use ringmaster_core::{Reason, ReplicaName, Revision, Timestamp};
+use ringmaster_runtime::{CreateRequest, RuntimeError};
+use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::tasks::Done;
-use super::{Board, Reconciler};
+use super::{Board, CAUSE_MAX, Reconciler};
 use crate::probe::Wanted;
 use crate::{act, figures};
 
@@ -31,7 +34,12 @@ impl Reconciler {
         }
         let (mut observed, failures) = self.world.observe(desired, now);
         for (name, why) in failures {
-            self.timeline.warning(Some(&name.service), &name.short(), "Failed", format!("{name}: {why}"));
+            self.timeline.warning(
+                Some(&name.service),
+                &name.short(),
+                Reason::Failed,
+                format!("{name}: {why}"),
+            );
         }
         let plan = plan(desired, &observed);
         if let Some(until) = self.settles_until(desired, &observed) {
@@ -40,6 +48,8 @@ impl Reconciler {
             self.wake_at = Some(until);
             return;
         }
+        let span = self.span(desired, &plan);
+        let _entered = span.enter();
         let published = self.publish(desired, &observed, &plan);
         observed.handshake = self.world.handshake.clone();
         self.sync_probes(desired);
@@ -55,6 +65,27 @@ impl Reconciler {
         metrics::gauge!("ringmaster_workqueue_active").set(self.tasks.len() as f64);
         metrics::histogram!("ringmaster_reconcile_duration_seconds").record(started.elapsed());
         metrics::counter!("ringmaster_reconcile_total").increment(1);
+        self.end_cause();
+    }
+
+    /// The span of a pass: it belongs to the request that asked for what is done, if one did. Without one, and with
+    /// nothing to do, there is none: such passes would only hide the others.
+    fn span(&mut self, desired: &Desired, plan: &Plan) -> Span {
+        if let Some(cause) = self.store.take_cause() {
+            self.cause = Some((cause, Instant::now()));
+        }
+        let (generation, actions) = (desired.generation.0, plan.actions.len());
+        match &self.cause {
+            None if actions == 0 && !self.spans.drains_begin(plan) => Span::none(),
+            None => tracing::info_span!(parent: None, "reconcile", generation, actions),
+            Some((cause, _)) => tracing::info_span!(parent: cause.id(), "reconcile", generation, actions),
+        }
+    }
+
+    /// Forgets for whom the loop works once it is done, or has taken too long.
+    fn end_cause(&mut self) {
+        let is_done = self.board.borrow().statuses.values().all(ServiceStatus::is_converged);
+        self.cause.take_if(|(_, since)| is_done || since.elapsed() >= CAUSE_MAX);
     }
 
     /// Until when the first snapshot waits for the verdict on replicas that have run through the controller's absence.
@@ -95,7 +126,7 @@ impl Reconciler {
             self.timeline.normal(
                 Some(&name.service),
                 &name.short(),
-                "Ready",
+                Reason::Ready,
                 format!("{name} gets traffic{at}"),
             );
         }
@@ -109,7 +140,7 @@ impl Reconciler {
                 (None, None) => "it is gone".to_owned(),
             };
             let message = format!("{name} gets no new requests: {why}");
-            self.timeline.normal(Some(&name.service), &name.short(), "Withdrawn", message);
+            self.timeline.normal(Some(&name.service), &name.short(), Reason::Withdrawn, message);
         }
         true
     }
@@ -159,12 +190,12 @@ impl Reconciler {
                 condition.status.then(|| condition.clone())
             };
             match (degraded(previous.statuses.get(name)), degraded(Some(service))) {
-                (before, Some(now)) if before.as_ref().map(|b| &b.reason) != Some(&now.reason) => {
-                    self.timeline.warning(Some(name), "service", &now.reason, now.message);
+                (before, Some(now)) if before.as_ref().map(|b| b.reason) != Some(now.reason) => {
+                    self.timeline.warning(Some(name), "service", now.reason, now.message);
                 }
                 (Some(before), None) => {
                     let message = format!("no longer degraded ({})", before.reason);
-                    self.timeline.normal(Some(name), "service", "Recovered", message);
+                    self.timeline.normal(Some(name), "service", Reason::Recovered, message);
                 }
                 _ => {}
             }
@@ -189,7 +220,7 @@ impl Reconciler {
                      names the service to take it up, or remove it by hand",
                     name.service
                 );
-                self.timeline.warning(None, &name.short(), "Orphaned", message);
+                self.timeline.warning(None, &name.short(), Reason::Orphaned, message);
             }
         }
     }
@@ -207,7 +238,7 @@ impl Reconciler {
                 self.timeline.normal(
                     Some(&name.service),
                     &name.short(),
-                    "Creating",
+                    Reason::Creating,
                     format!("{name} at revision {revision}: {reason}"),
                 );
                 self.world.history.record_attempt(&name);
@@ -222,31 +253,37 @@ impl Reconciler {
                 self.world.begin_create(&request, now);
                 self.spans.creating(&name, now);
                 let runtime = Arc::clone(&self.runtime);
-                self.tasks.spawn(async move {
-                    let result = act::create(runtime, request).await;
+                let span = tracing::debug_span!("create", replica = %name, %revision, %reason, error = Empty);
+                let create = async move {
+                    let result = told(act::create(runtime, request).await);
                     Done::Created { name, revision, result: Box::new(result) }
-                });
+                };
+                self.tasks.spawn(create.instrument(span));
             }
             Action::Remove { id, name, grace, reason } => {
                 let what = if grace.is_some() { "stopping and removing" } else { "removing" };
                 let message = format!("{what} {name}: {reason}");
-                self.timeline.normal(Some(&name.service), &name.short(), "Removing", message);
+                self.timeline.normal(Some(&name.service), &name.short(), Reason::Removing, message);
                 self.world.begin_action(&name, Pending::Remove, now);
                 let runtime = Arc::clone(&self.runtime);
-                self.tasks.spawn(async move {
-                    let result = act::remove(runtime, id.clone(), name.clone(), grace).await;
+                let span = tracing::debug_span!("remove", replica = %name, %reason, error = Empty);
+                let remove = async move {
+                    let result = told(act::remove(runtime, id.clone(), name.clone(), grace).await);
                     Done::Removed { name, id, result }
-                });
+                };
+                self.tasks.spawn(remove.instrument(span));
             }
             Action::Repair { id, name, reason } => {
                 let message = format!("{reason}: undoing that");
-                self.timeline.warning(Some(&name.service), &name.short(), "Repairing", message);
+                self.timeline.warning(Some(&name.service), &name.short(), Reason::Repairing, message);
                 self.world.begin_action(&name, Pending::Repair, now);
                 let runtime = Arc::clone(&self.runtime);
-                self.tasks.spawn(async move {
-                    let result = runtime.repair(&id).await;
+                let span = tracing::debug_span!("repair", replica = %name, %reason, error = Empty);
+                let repair = async move {
+                    let result = told(runtime.repair(&id).await);
                     Done::Repaired { name, result }
-                });
+                };
+                self.tasks.spawn(repair.instrument(span));
             }
         }
         None
@@ -256,4 +293,12 @@ impl Reconciler {
         let (resolved, content_id) = self.resolutions.get(service)?.resolved.clone()?;
         (resolved == *revision).then_some(content_id)
     }
+}
+
+/// An action's end, with its error on the span that is entered.
+fn told<T>(result: Result<T, RuntimeError>) -> Result<T, RuntimeError> {
+    if let Err(error) = &result {
+        Span::current().record("error", tracing::field::display(error));
+    }
+    result
 }

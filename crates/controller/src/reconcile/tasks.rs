@@ -7,7 +7,7 @@ use ringmaster_core::desired::Desired;
 use ringmaster_core::observed::{ReplicaState, RuntimeId, RuntimeReplica};
 use ringmaster_core::plan::Plan;
 use ringmaster_core::spec::{PullPolicy, Template};
-use ringmaster_core::{Ordinal, ReplicaName, Revision, ServiceName};
+use ringmaster_core::{Ordinal, Reason, ReplicaName, Revision, ServiceName};
 use ringmaster_runtime::{ErrorKind, RuntimeError};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
@@ -198,7 +198,7 @@ impl Reconciler {
             Err(error) => {
                 self.finishing.failures += 1;
                 self.finishing.not_before = Some(Instant::now() + retry_delay(self.finishing.failures));
-                self.timeline.warning(None, "state", "StateNotWritten", error.to_string());
+                self.timeline.warning(None, "state", Reason::StateNotWritten, error.to_string());
             }
         }
     }
@@ -207,7 +207,7 @@ impl Reconciler {
         self.failures.remove(name);
         self.world.removed(name, id);
         let message = format!("{name} is gone");
-        self.timeline.normal(Some(&name.service), &name.short(), "Removed", message);
+        self.timeline.normal(Some(&name.service), &name.short(), Reason::Removed, message);
     }
 
     /// A repair that worked is confirmed by the next list; one that has to be done again and again waits longer
@@ -234,7 +234,7 @@ impl Reconciler {
                     let why = format!("{} was removed by somebody", replica.name);
                     if self.world.history.record_failure(&replica.name, &replica.revision, why.clone(), now) {
                         let name = &replica.name;
-                        self.timeline.warning(Some(&name.service), &name.short(), "Vanished", why);
+                        self.timeline.warning(Some(&name.service), &name.short(), Reason::Vanished, why);
                     }
                 }
             }
@@ -263,7 +263,7 @@ impl Reconciler {
                 let before = known.resolved.replace((revision.clone(), content_id));
                 if before.is_some_and(|(before, _)| before != revision) {
                     let message = format!("what the template runs has changed: revision {revision}");
-                    self.timeline.normal(Some(&service), "service", "Rebuilt", message);
+                    self.timeline.normal(Some(&service), "service", Reason::Rebuilt, message);
                 }
                 self.world.revisions.insert(service, Ok(revision));
             }
@@ -275,7 +275,7 @@ impl Reconciler {
                     // must not take away what runs or keep it from being healed.
                     Some((revision, _)) => {
                         let message = format!("{error}; going on with revision {revision}");
-                        self.timeline.warning(Some(&service), "service", "TemplateUnresolved", message);
+                        self.timeline.warning(Some(&service), "service", Reason::TemplateUnresolved, message);
                     }
                     None => drop(self.world.revisions.insert(service, Err(error.to_string()))),
                 }
@@ -297,7 +297,7 @@ impl Reconciler {
                 self.timeline.normal(
                     Some(&name.service),
                     &name.short(),
-                    "Started",
+                    Reason::Started,
                     format!("{name} runs{at}"),
                 );
                 self.world.created(replica);
@@ -306,7 +306,12 @@ impl Reconciler {
                 self.world.ended(name);
                 self.spans.not_created(name);
                 self.listing.want();
-                self.timeline.warning(Some(&name.service), &name.short(), "CreateFailed", error.to_string());
+                self.timeline.warning(
+                    Some(&name.service),
+                    &name.short(),
+                    Reason::CreateFailed,
+                    error.to_string(),
+                );
                 // A name that is taken by ours shows in the list; if it is foreign, the next attempt has another.
                 // The first failure in a row costs no wait, so that neither delays anything.
                 let now = self.clock.now();
@@ -325,7 +330,7 @@ impl Reconciler {
     }
 
     fn on_action_failed(&mut self, name: &ReplicaName, error: &RuntimeError) {
-        self.timeline.warning(Some(&name.service), &name.short(), "ActionFailed", error.to_string());
+        self.timeline.warning(Some(&name.service), &name.short(), Reason::ActionFailed, error.to_string());
         let failures = self.failures.entry(name.clone()).or_default();
         *failures += 1;
         let retry_at = self.clock.now().after(retry_delay(*failures));
@@ -361,7 +366,7 @@ impl Reconciler {
                 let found = found.ok_or_else(|| format!("{service}-{ordinal}: no such replica runs"));
                 if let Ok((name, _)) = &found {
                     let message = format!("{signal} sent to {name} as asked");
-                    self.timeline.warning(Some(&service), &name.short(), "FaultInjected", message);
+                    self.timeline.warning(Some(&service), &name.short(), Reason::FaultInjected, message);
                 }
                 self.tasks.spawn(async move {
                     let answer = match found {

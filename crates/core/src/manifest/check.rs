@@ -10,7 +10,8 @@ use super::balancing::balancing;
 use super::route::{normal_prefix, route};
 use crate::quantity::Span;
 use crate::spec::{
-    Ejection, GatewaySpec, HedgeAfter, Probe, REPLICAS_MAX, SecurityProfile, ServiceSpec, Strategy, Template, Volume,
+    Ejection, GatewaySpec, HedgeAfter, Probe, REPLICAS_MAX, SecurityProfile, ServiceSpec, Strategy, Template,
+    Volume,
 };
 
 const LOG_FILES_MAX: u32 = 100;
@@ -143,7 +144,8 @@ pub fn gateway_violations(spec: &GatewaySpec) -> Vec<Violation> {
 }
 
 fn ejection(rules: &mut Rules, spec: &Ejection) {
-    for (field, count) in [("consecutiveErrors", spec.consecutive_errors), ("hedgeLosses", spec.hedge_losses)] {
+    for (field, count) in [("consecutiveErrors", spec.consecutive_errors), ("hedgeLosses", spec.hedge_losses)]
+    {
         rules.require(field, count <= 1_000, || format!("{count} is more than the most of 1000"));
     }
     rules.not_zero("time", spec.time);

@@ -261,13 +261,19 @@ mod tests {
             acknowledged: Generation(acknowledged),
             endpoints: BTreeMap::from([(
                 name.clone(),
-                EndpointReport { in_flight, requests: 10, failures: 1, ejected },
+                EndpointReport { in_flight, requests: 10, failures: 1, ejected, ..EndpointReport::default() },
             )]),
         };
         let all =
             Report::together([&report(7, 1, false), &report(5, 2, true), &report(9, 0, false)]).unwrap();
         assert_eq!(all.acknowledged, Generation(5));
-        let sum = EndpointReport { in_flight: 3, requests: 30, failures: 3, ejected: true };
+        let sum = EndpointReport {
+            in_flight: 3,
+            requests: 30,
+            failures: 3,
+            ejected: true,
+            ..EndpointReport::default()
+        };
         assert_eq!(all.endpoints[&name], sum);
         assert_eq!(Report::together([]), None);
     }

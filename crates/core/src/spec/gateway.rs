@@ -95,7 +95,11 @@ impl Network {
 impl Serialize for Network {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (address, whole) = (self.0.addr(), self.0.max_prefix_len());
-        if self.0.prefix_len() == whole { serializer.collect_str(&address) } else { serializer.collect_str(&self.0) }
+        if self.0.prefix_len() == whole {
+            serializer.collect_str(&address)
+        } else {
+            serializer.collect_str(&self.0)
+        }
     }
 }
 
@@ -105,7 +109,9 @@ impl<'de> Deserialize<'de> for Network {
         let address = text.parse::<IpAddr>().map(IpNet::from);
         let network = address.or_else(|_| text.parse::<IpNet>()).map(|network| Network(network.trunc()));
         network.map_err(|_| {
-            serde::de::Error::custom(format!("`{text}` is not an address or network such as 10.0.0.7 or 10.0.0.0/8"))
+            serde::de::Error::custom(format!(
+                "`{text}` is not an address or network such as 10.0.0.7 or 10.0.0.0/8"
+            ))
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Colours that people with any colour vision can tell apart (Okabe and Ito, 2008).
 
+use ringmaster_core::palette;
+
 /// A colour in sRGB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Colour {
@@ -78,26 +80,9 @@ impl Colour {
     }
 }
 
-/// The palette in an order in which neighbours differ both in hue and in lightness.
-const PALETTE: [Colour; 8] = [
-    Colour::BLUE,
-    Colour::ORANGE,
-    Colour::GREEN,
-    Colour::PURPLE,
-    Colour::SKY,
-    Colour::VERMILLION,
-    Colour::YELLOW,
-    Colour::rgb(0x4a, 0x4a, 0x4a),
-];
-
-/// The colour of a replica by its ordinal: the same in every chart. From the ninth on the hues repeat, lighter, then
-/// darker, then from the start.
+/// The colour of a replica by its ordinal: the same in every chart, and on the live page.
 #[must_use]
 pub fn replica_colour(ordinal: u32) -> Colour {
-    let colour = PALETTE[(ordinal % 8) as usize];
-    match (ordinal / 8) % 3 {
-        0 => colour,
-        1 => colour.mixed(Colour::WHITE, 0.5),
-        _ => colour.mixed(Colour::rgb(0, 0, 0), 0.4),
-    }
+    let [red, green, blue] = palette::replica(ordinal);
+    Colour::rgb(red, green, blue)
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ringmaster_core::Timestamp;
 use ringmaster_core::event::Event;
 use ringmaster_core::status::{Phase, ServiceStatus};
+use ringmaster_core::{Reason, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Fault;
@@ -173,17 +173,17 @@ fn victim(service: &str, ordinal: u16, old: &str, fault: &Fault, seen: &Seen<'_>
         event.message.strip_prefix(old).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
     };
     let of_old =
-        |reason: &str| own().find(|event| event.reason == reason && is_old(event)).map(|e| after(e.at));
+        |reason: Reason| own().find(|event| event.reason == reason && is_old(event)).map(|e| after(e.at));
     let of_new =
-        |reason: &str| own().find(|event| event.reason == reason && !is_old(event)).map(|e| after(e.at));
-    let ready_ms = of_new("Ready");
+        |reason: Reason| own().find(|event| event.reason == reason && !is_old(event)).map(|e| after(e.at));
+    let ready_ms = of_new(Reason::Ready);
     // Ejections do not tell of whom, and are counted when they repeat: the first one after the fault counts.
-    let ejected = own().find(|event| event.reason == "Ejected" && after(event.first_at) > -1.0);
+    let ejected = own().find(|event| event.reason == Reason::Ejected && after(event.first_at) > -1.0);
     let ejected =
         ejected.map(|event| after(event.first_at)).filter(|at| ready_ms.is_none_or(|ready| *at < ready));
     let first = |times: [Option<f64>; 3]| times.into_iter().flatten().reduce(f64::min);
-    let detected_ms = first([of_old("Failed"), of_old("Withdrawn"), ejected]);
-    let out_of_ring_ms = first([of_old("Withdrawn"), ejected, None]);
+    let detected_ms = first([of_old(Reason::Failed), of_old(Reason::Withdrawn), ejected]);
+    let out_of_ring_ms = first([of_old(Reason::Withdrawn), ejected, None]);
     // The replacement answers under the same name, but not before it is ready.
     let until = injected_ms + ready_ms.unwrap_or(f64::INFINITY);
     let of_it = outcome.samples.iter().filter(|s| s.replica.is_some_and(|replica| replica.0 == ordinal));
@@ -197,8 +197,8 @@ fn victim(service: &str, ordinal: u16, old: &str, fault: &Fault, seen: &Seen<'_>
         detected_ms,
         out_of_ring_ms,
         chosen_after_death_ms: between(last_answer_ms, out_of_ring_ms).filter(|_| fault.kills),
-        creating_ms: of_new("Creating"),
-        started_ms: of_new("Started"),
+        creating_ms: of_new(Reason::Creating),
+        started_ms: of_new(Reason::Started),
         ready_ms,
         replacement_ms: between(detected_ms, ready_ms),
     }
@@ -223,9 +223,9 @@ fn bins(outcome: &Outcome) -> Vec<(f64, f64, f64)> {
 
 /// When a replica came into the ring or left it: seconds since the load began, and by how many the ring changed.
 fn turns(events: &[Event], daemon_ms: &dyn Fn(Timestamp) -> f64) -> Vec<(f64, i64)> {
-    let turn = |event: &Event| match event.reason.as_str() {
-        "Ready" => Some((daemon_ms(event.at) / 1e3, 1)),
-        "Withdrawn" => Some((daemon_ms(event.at) / 1e3, -1)),
+    let turn = |event: &Event| match event.reason {
+        Reason::Ready => Some((daemon_ms(event.at) / 1e3, 1)),
+        Reason::Withdrawn => Some((daemon_ms(event.at) / 1e3, -1)),
         _ => None,
     };
     events.iter().filter_map(turn).collect()
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
     use crate::load::Sample;
 
-    fn event(at: u64, reason: &str, message: &str) -> Event {
+    fn event(at: u64, reason: Reason, message: &str) -> Event {
         Event {
             sequence: at,
             at: Timestamp(at),
@@ -277,7 +277,7 @@ mod tests {
             severity: Severity::Normal,
             service: None,
             object: "web-1".to_owned(),
-            reason: reason.to_owned(),
+            reason,
             message: message.to_owned(),
         }
     }
@@ -315,13 +315,13 @@ mod tests {
             generator_share: 0.1,
         };
         let events = [
-            event(500, "Ready", "web-1-1 gets traffic"),
-            event(1_001, "Ready", "web-1-1 gets traffic"),
-            event(1_030, "Failed", "web-1-1: exit code 137"),
-            event(1_031, "Withdrawn", "web-1-1 gets no new requests"),
-            event(1_032, "Creating", "web-1-10 at revision x"),
-            event(1_400, "Started", "web-1-10 runs"),
-            event(1_500, "Ready", "web-1-10 gets traffic"),
+            event(500, Reason::Ready, "web-1-1 gets traffic"),
+            event(1_001, Reason::Ready, "web-1-1 gets traffic"),
+            event(1_030, Reason::Failed, "web-1-1: exit code 137"),
+            event(1_031, Reason::Withdrawn, "web-1-1 gets no new requests"),
+            event(1_032, Reason::Creating, "web-1-10 at revision x"),
+            event(1_400, Reason::Started, "web-1-10 runs"),
+            event(1_500, Reason::Ready, "web-1-10 gets traffic"),
         ];
         let fault = Fault {
             name: "kill".to_owned(),

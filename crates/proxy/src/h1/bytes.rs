@@ -19,7 +19,9 @@ const CLASSES: [u8; 256] = {
 const fn class(byte: u8) -> u8 {
     let mut class = 0;
     let alphanumeric = byte.is_ascii_alphanumeric();
-    if alphanumeric || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~') {
+    if alphanumeric
+        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
+    {
         class |= TOKEN;
     }
     // All that is visible but the start of a fragment: browsers send `|`, `{` and the like unescaped.
@@ -27,7 +29,9 @@ const fn class(byte: u8) -> u8 {
         class |= TARGET;
     }
     // Unreserved, percent-encoded and sub-delims, less the comma: two hosts in one field are a merged list.
-    if alphanumeric || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'..=b'+' | b';' | b'=') {
+    if alphanumeric
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'..=b'+' | b';' | b'=')
+    {
         class |= HOST;
     }
     if byte.is_ascii_hexdigit() {
@@ -66,7 +70,8 @@ pub(crate) fn is_host(bytes: &[u8]) -> bool {
         Some(rest) => {
             let Some(end) = memchr::memchr(b']', rest) else { return false };
             let (address, port) = (&rest[..end], &rest[end + 1..]);
-            let address = std::str::from_utf8(address).ok().and_then(|a| a.parse::<std::net::Ipv6Addr>().ok());
+            let address =
+                std::str::from_utf8(address).ok().and_then(|a| a.parse::<std::net::Ipv6Addr>().ok());
             if address.is_none() {
                 return false;
             }
@@ -136,12 +141,24 @@ mod tests {
 
     #[test]
     fn hosts_are_names_addresses_and_ports() {
-        for host in ["a", "a.example:80", "a:", "127.0.0.1:5000", "[::1]", "[::1]:80", "a_b-c", "", "xn--d.de", "a%20b"] {
+        for host in [
+            "a",
+            "a.example:80",
+            "a:",
+            "127.0.0.1:5000",
+            "[::1]",
+            "[::1]:80",
+            "a_b-c",
+            "",
+            "xn--d.de",
+            "a%20b",
+        ] {
             assert!(is_host(host.as_bytes()), "{host}");
         }
-        for host in
-            ["a b", "a@b", "a/b", "a,b", "a:80:80", "a:x", "a:65536", "[::1", "[x]", "[::1]x", ":80", "a%2", "a#", "::1", "\u{e4}"]
-        {
+        for host in [
+            "a b", "a@b", "a/b", "a,b", "a:80:80", "a:x", "a:65536", "[::1", "[x]", "[::1]x", ":80", "a%2",
+            "a#", "::1", "\u{e4}",
+        ] {
             assert!(!is_host(host.as_bytes()), "{host}");
         }
     }

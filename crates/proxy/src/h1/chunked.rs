@@ -70,7 +70,11 @@ impl Chunks {
             match self.state {
                 State::Size => {
                     let Some(end) = memchr::memchr(b'\n', &rest[..rest.len().min(LINE_BYTES_MAX)]) else {
-                        return if rest.len() < LINE_BYTES_MAX { Ok(Step::More) } else { Err(ChunkError::Size) };
+                        return if rest.len() < LINE_BYTES_MAX {
+                            Ok(Step::More)
+                        } else {
+                            Err(ChunkError::Size)
+                        };
                     };
                     let line = rest[..end].strip_suffix(b"\r").ok_or(ChunkError::Size)?;
                     let size = self.size(line)?;
@@ -141,7 +145,8 @@ fn are_extensions(mut rest: &[u8]) -> bool {
     while !rest.is_empty() {
         let Some(after) = trim_start(rest).strip_prefix(b";") else { return false };
         let after = trim_start(after);
-        let name = after.iter().position(|byte| matches!(byte, b';' | b'=' | b' ' | b'\t')).unwrap_or(after.len());
+        let name =
+            after.iter().position(|byte| matches!(byte, b';' | b'=' | b' ' | b'\t')).unwrap_or(after.len());
         if !is_token(&after[..name]) {
             return false;
         }
@@ -154,7 +159,8 @@ fn are_extensions(mut rest: &[u8]) -> bool {
                 None => return false,
             },
             None => {
-                let end = value.iter().position(|byte| matches!(byte, b';' | b' ' | b'\t')).unwrap_or(value.len());
+                let end =
+                    value.iter().position(|byte| matches!(byte, b';' | b' ' | b'\t')).unwrap_or(value.len());
                 if !is_token(&value[..end]) {
                     return false;
                 }
@@ -175,11 +181,14 @@ fn trim_start(bytes: &[u8]) -> &[u8] {
 /// How many bytes a quoted string has after its first quote, with the last one.
 fn end_of_quoted(bytes: &[u8]) -> Option<usize> {
     let mut escaped = false;
-    bytes.iter().position(|&byte| {
-        let ends = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        ends
-    }).map(|at| at + 1)
+    bytes
+        .iter()
+        .position(|&byte| {
+            let ends = byte == b'"' && !escaped;
+            escaped = byte == b'\\' && !escaped;
+            ends
+        })
+        .map(|at| at + 1)
 }
 
 #[cfg(test)]
@@ -222,8 +231,22 @@ mod tests {
     #[test]
     fn what_is_not_a_chunk_is_refused() {
         for text in [
-            "zz\r\n", "\r\n", "-1\r\n", "+1\r\n", "0x1\r\n", " 1\r\n", "1 \r\n", "1\n", "1\r\na", "1;\r\n", "1;=b\r\n", "1;a=\r\n",
-            "1;a=\"b\r\n", "1;a\rb\r\n", "ffffffffffffffff\r\n", "1 a\r\n",
+            "zz\r\n",
+            "\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x1\r\n",
+            " 1\r\n",
+            "1 \r\n",
+            "1\n",
+            "1\r\na",
+            "1;\r\n",
+            "1;=b\r\n",
+            "1;a=\r\n",
+            "1;a=\"b\r\n",
+            "1;a\rb\r\n",
+            "ffffffffffffffff\r\n",
+            "1 a\r\n",
         ] {
             let expected = if text == "1\r\na" { Ok((b"a".to_vec(), None)) } else { Err(ChunkError::Size) };
             assert_eq!(read(&[text.as_bytes()]), expected, "{text:?}");

@@ -312,7 +312,14 @@ mod tests {
         let mut out = Vec::new();
         super::request(
             &mut out,
-            &RequestParts { request, head: &head, buffer, forwarding, default_host: "web", expect_continue: false },
+            &RequestParts {
+                request,
+                head: &head,
+                buffer,
+                forwarding,
+                default_host: "web",
+                expect_continue: false,
+            },
         );
         String::from_utf8(out).unwrap()
     }
@@ -341,8 +348,11 @@ mod tests {
 
     #[test]
     fn fields_keep_their_order_their_spelling_and_their_repeats() {
-        let text = "GET /a%2f/../b?c HTTP/1.1\r\nx-B: 2\r\nhost: a\r\nX-a: 1\r\nx-B:  1 \r\nCookie: c\r\n\r\n";
-        let expected = format!("GET /a%2f/../b?c HTTP/1.1\r\nx-B: 2\r\nhost: a\r\nX-a: 1\r\nx-B: 1\r\nCookie: c\r\n{OURS}\r\n");
+        let text =
+            "GET /a%2f/../b?c HTTP/1.1\r\nx-B: 2\r\nhost: a\r\nX-a: 1\r\nx-B:  1 \r\nCookie: c\r\n\r\n";
+        let expected = format!(
+            "GET /a%2f/../b?c HTTP/1.1\r\nx-B: 2\r\nhost: a\r\nX-a: 1\r\nx-B: 1\r\nCookie: c\r\n{OURS}\r\n"
+        );
         assert_eq!(forward(text, false), expected);
     }
 
@@ -362,8 +372,14 @@ mod tests {
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{claims}\r\n");
         assert_eq!(forward(&text, false), format!("GET / HTTP/1.1\r\nHost: a\r\n{OURS}\r\n"));
         let trusted = forward(&text, true);
-        for line in ["X-Forwarded-For: 6.6.6.6, 10.0.0.7", "X-Forwarded-Proto: https", "X-Forwarded-Host: evil",
-                     "X-Forwarded-Port: 1", "Forwarded: for=6.6.6.6, for=10.0.0.7;host=a;proto=http", "X-Real-IP: 6.6.6.6"] {
+        for line in [
+            "X-Forwarded-For: 6.6.6.6, 10.0.0.7",
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Host: evil",
+            "X-Forwarded-Port: 1",
+            "Forwarded: for=6.6.6.6, for=10.0.0.7;host=a;proto=http",
+            "X-Real-IP: 6.6.6.6",
+        ] {
             assert_eq!(trusted.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line} in {trusted}");
         }
         assert_eq!(trusted.matches("X-Forwarded-For").count(), 1);
@@ -371,7 +387,12 @@ mod tests {
 
     #[test]
     fn an_absolute_target_becomes_a_path_and_a_host() {
-        for (line, target) in [("GET http://b:8/x?y", "/x?y"), ("GET http://b:8", "/"), ("GET http://b:8?y", "/?y"), ("OPTIONS http://b:8", "*")] {
+        for (line, target) in [
+            ("GET http://b:8/x?y", "/x?y"),
+            ("GET http://b:8", "/"),
+            ("GET http://b:8?y", "/?y"),
+            ("OPTIONS http://b:8", "*"),
+        ] {
             let out = forward(&format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n"), false);
             let method = line.split(' ').next().unwrap();
             assert!(out.starts_with(&format!("{method} {target} HTTP/1.1\r\nHost: b:8\r\n")), "{out}");
@@ -387,14 +408,24 @@ mod tests {
 
     #[test]
     fn forwards_are_counted_down() {
-        assert!(forward("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 7\r\n\r\n", false).contains("\r\nMax-Forwards: 6\r\n"));
-        assert!(forward("GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 7\r\n\r\n", false).contains("\r\nMax-Forwards: 7\r\n"));
+        assert!(
+            forward("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 7\r\n\r\n", false)
+                .contains("\r\nMax-Forwards: 6\r\n")
+        );
+        assert!(
+            forward("GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 7\r\n\r\n", false)
+                .contains("\r\nMax-Forwards: 7\r\n")
+        );
     }
 
     #[test]
     fn a_request_without_a_host_gets_one() {
         let out = forward("GET / HTTP/1.0\r\n\r\n", false);
-        assert!(out.starts_with("GET / HTTP/1.1\r\nHost: web\r\n") && out.ends_with("Via: 1.0 ringmaster\r\n\r\n"), "{out}");
+        assert!(
+            out.starts_with("GET / HTTP/1.1\r\nHost: web\r\n")
+                && out.ends_with("Via: 1.0 ringmaster\r\n\r\n"),
+            "{out}"
+        );
     }
 
     #[test]
@@ -417,10 +448,19 @@ mod tests {
             ("HTTP/1.1 200 X\r\n\r\n", Method::Head),
             ("HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n", Method::Head),
         ] {
-            assert!(back(text, method).ends_with(end) && !back(text, method).contains("Content-Length"), "{text:?}");
+            assert!(
+                back(text, method).ends_with(end) && !back(text, method).contains("Content-Length"),
+                "{text:?}"
+            );
         }
-        assert!(back("HTTP/1.1 200 X\r\nContent-Length: 7\r\n\r\n", Method::Head).contains("Content-Length: 7\r\n"));
-        assert!(back("HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n", Method::Get).contains("Content-Length: 0\r\n"));
+        assert!(
+            back("HTTP/1.1 200 X\r\nContent-Length: 7\r\n\r\n", Method::Head)
+                .contains("Content-Length: 7\r\n")
+        );
+        assert!(
+            back("HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n", Method::Get)
+                .contains("Content-Length: 0\r\n")
+        );
     }
 
     #[test]

@@ -46,7 +46,9 @@ impl Name {
                 ("x-forwarded-port", Name::XForwardedPort),
                 ("proxy-connection", Name::ProxyConnection),
             ],
-            17 => &[("transfer-encoding", Name::TransferEncoding), ("x-forwarded-proto", Name::XForwardedProto)],
+            17 => {
+                &[("transfer-encoding", Name::TransferEncoding), ("x-forwarded-proto", Name::XForwardedProto)]
+            }
             18 => &[("proxy-authenticate", Name::ProxyAuthenticate)],
             19 => &[("proxy-authorization", Name::ProxyAuthorization)],
             _ => &[],

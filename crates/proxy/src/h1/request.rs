@@ -269,9 +269,9 @@ fn target(method: Method, target: Span, buffer: &[u8]) -> Result<(Span, Option<S
         b"*" if method == Method::Options => return Ok((target, None)),
         _ => {}
     }
-    let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
-        text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    });
+    let scheme = [&b"http://"[..], b"https://"]
+        .into_iter()
+        .find(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
     let scheme = scheme.ok_or(RequestError::Target)?;
     let rest = &text[scheme.len()..];
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
@@ -301,10 +301,19 @@ mod tests {
 
     #[test]
     fn a_request_line_has_exactly_three_parts() {
-        for line in
-            ["GET /", "GET  / HTTP/1.1", "GET /  HTTP/1.1", "GET / HTTP/1.1 ", "GET /a b HTTP/1.1", "G(T / HTTP/1.1", "GET / http/1.1",
-             "GET / HTTP/1", "GET / HTTP/1.10", "GET /\u{e4} HTTP/1.1", "GET /a#b HTTP/1.1"]
-        {
+        for line in [
+            "GET /",
+            "GET  / HTTP/1.1",
+            "GET /  HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            "GET /a b HTTP/1.1",
+            "G(T / HTTP/1.1",
+            "GET / http/1.1",
+            "GET / HTTP/1",
+            "GET / HTTP/1.10",
+            "GET /\u{e4} HTTP/1.1",
+            "GET /a#b HTTP/1.1",
+        ] {
             assert_eq!(error(&format!("{line}\r\nHost: a\r\n\r\n")), Some(RequestError::Line), "{line}");
         }
         for version in ["HTTP/2.0", "HTTP/0.9", "HTTP/3.0"] {
@@ -316,7 +325,11 @@ mod tests {
     #[test]
     fn a_target_has_the_form_of_its_method() {
         for target in ["*", "a", "a:80", "ftp://a/", "http:///", "http://a@b/", "http:/a", "?x"] {
-            assert_eq!(error(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")), Some(RequestError::Target), "{target}");
+            assert_eq!(
+                error(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")),
+                Some(RequestError::Target),
+                "{target}"
+            );
         }
         assert_eq!(error("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"), None);
         assert_eq!(error("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n"), Some(RequestError::Connect));
@@ -331,7 +344,10 @@ mod tests {
             with(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"), |request, buffer| {
                 let request = request.unwrap();
                 assert_eq!(request.host.unwrap().of(buffer), b"b:80", "{target}");
-                assert_eq!((request.path(buffer), request.query(buffer)), (path.as_bytes(), query.as_bytes()));
+                assert_eq!(
+                    (request.path(buffer), request.query(buffer)),
+                    (path.as_bytes(), query.as_bytes())
+                );
             });
         }
     }
@@ -339,7 +355,11 @@ mod tests {
     #[test]
     fn there_is_one_host() {
         for fields in ["", "Host: a\r\nHost: a\r\n", "Host: a b\r\n", "Host: a/b\r\n"] {
-            assert_eq!(error(&format!("GET / HTTP/1.1\r\n{fields}\r\n")), Some(RequestError::Host), "{fields:?}");
+            assert_eq!(
+                error(&format!("GET / HTTP/1.1\r\n{fields}\r\n")),
+                Some(RequestError::Host),
+                "{fields:?}"
+            );
         }
         assert_eq!(error("GET / HTTP/1.0\r\n\r\n"), None);
         assert_eq!(error("GET http://a/ HTTP/1.1\r\n\r\n"), Some(RequestError::Host));
@@ -382,6 +402,9 @@ mod tests {
         let waits = |fields: &str| with(&post(fields), |request, _| request.unwrap().expects_continue);
         assert!(waits("Expect: 100-Continue\r\nContent-Length: 1\r\n"));
         assert!(!waits("Expect: 100-continue\r\n"));
-        assert_eq!(error("TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"), Some(RequestError::TraceBody));
+        assert_eq!(
+            error("TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"),
+            Some(RequestError::TraceBody)
+        );
     }
 }

@@ -45,7 +45,9 @@ fn split(head: &Head, buffer: &[u8]) -> Result<(u8, u16, Span), ResponseError> {
     let line = head.line.of(buffer);
     let rest = line.strip_prefix(b"HTTP/1.").ok_or(ResponseError::Line)?;
     let [minor, b' ', status @ ..] = rest else { return Err(ResponseError::Line) };
-    let (Some(digits), Some(rest)) = (status.get(..3), status.get(3..)) else { return Err(ResponseError::Line) };
+    let (Some(digits), Some(rest)) = (status.get(..3), status.get(3..)) else {
+        return Err(ResponseError::Line);
+    };
     if !minor.is_ascii_digit() || !digits.iter().all(u8::is_ascii_digit) || !matches!(rest, [] | [b' ', ..]) {
         return Err(ResponseError::Line);
     }
@@ -120,7 +122,8 @@ fn declared(head: &Head, buffer: &[u8], minor: u8) -> Result<Option<Framing>, Fr
         Err(FramingError::Length) => {
             let mut values = head.of(Name::ContentLength).map(|span| super::bytes::decimal(span.of(buffer)));
             let first = values.next().flatten().ok_or(FramingError::Length)?;
-            let same = values.all(|value| value == Some(first)) && head.of(Name::TransferEncoding).next().is_none();
+            let same =
+                values.all(|value| value == Some(first)) && head.of(Name::TransferEncoding).next().is_none();
             if same { Ok(Some(Framing::Length(first))) } else { Err(FramingError::Length) }
         }
         other => other,
@@ -141,14 +144,29 @@ mod tests {
 
     #[test]
     fn a_status_line_has_its_version_and_three_digits() {
-        for line in ["HTTP/1.1 200 OK", "HTTP/1.1 200 ", "HTTP/1.1 200", "HTTP/1.0 404 Not \u{e4}", "HTTP/1.2 200 OK"] {
+        for line in
+            ["HTTP/1.1 200 OK", "HTTP/1.1 200 ", "HTTP/1.1 200", "HTTP/1.0 404 Not \u{e4}", "HTTP/1.2 200 OK"]
+        {
             assert!(read(&format!("{line}\r\n\r\n"), Method::Get).is_ok(), "{line}");
         }
-        for line in
-            ["HTTP/2.0 200 OK", "HTTP/1.1 20 OK", "HTTP/1.1 2000", "HTTP/1.1 099 X", "HTTP/1.1 600 X", "HTTP/1.1  200 OK",
-             "HTTP/1.1 2x0 OK", "http/1.1 200 OK", "HTTP/1.1 200OK", "garbage", "HTTP/1.1"]
-        {
-            assert_eq!(read(&format!("{line}\r\n\r\n"), Method::Get).err(), Some(ResponseError::Line), "{line}");
+        for line in [
+            "HTTP/2.0 200 OK",
+            "HTTP/1.1 20 OK",
+            "HTTP/1.1 2000",
+            "HTTP/1.1 099 X",
+            "HTTP/1.1 600 X",
+            "HTTP/1.1  200 OK",
+            "HTTP/1.1 2x0 OK",
+            "http/1.1 200 OK",
+            "HTTP/1.1 200OK",
+            "garbage",
+            "HTTP/1.1",
+        ] {
+            assert_eq!(
+                read(&format!("{line}\r\n\r\n"), Method::Get).err(),
+                Some(ResponseError::Line),
+                "{line}"
+            );
         }
     }
 

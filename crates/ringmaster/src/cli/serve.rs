@@ -83,7 +83,11 @@ pub(crate) struct Serve {
     /// Let `ringmaster kill` inject faults.
     #[arg(long, env = "RINGMASTER_ALLOW_FAULTS")]
     pub(crate) allow_faults: bool,
-    /// How log lines look.
+    /// A collector that takes traces by OTLP over HTTP, such as http://127.0.0.1:4318 [default: no traces].
+    #[cfg(feature = "otel")]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
+    /// How log lines look. What is logged: RUST_LOG at the start, `ringmaster log-level` later.
     #[arg(long, env = "RINGMASTER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     pub(crate) log_format: LogFormat,
 }

@@ -15,15 +15,13 @@ pub(super) async fn run(client: &Client, name: &ServiceName) -> anyhow::Result<(
     let service = client.service(name).await?;
     let list = client.events(0).await?;
     let spec = &service.spec;
-    let what =
-        spec.template.image.clone().or_else(|| spec.template.process.as_ref().map(|p| p.command.join(" ")));
     let balancing = &spec.balancing;
     let keys = balancing.hash_on.under(balancing.policy);
     let hash_on =
         (balancing.policy.hashes() && !keys.is_empty()).then(|| serde_json::to_string(keys)).transpose()?;
     out(&format!("Name:         {name}"))?;
     out(&format!("Generation:   {}", service.generation))?;
-    out(&format!("Runs:         {}", what.unwrap_or_default()))?;
+    out(&format!("Runs:         {}", spec.template.runs()))?;
     out(&format!("Route:        {}{}", spec.route.hosts.join(","), spec.route.path_prefix))?;
     out(&format!(
         "Hash on:      {}",
@@ -46,7 +44,7 @@ pub(super) async fn run(client: &Client, name: &ServiceName) -> anyhow::Result<(
             format!("  {:?}", condition.kind),
             if condition.status { "True" } else { "False" }.to_owned(),
             age(condition.since, list.now),
-            condition.reason.clone(),
+            condition.reason.to_string(),
             condition.message.clone(),
         ]
     });

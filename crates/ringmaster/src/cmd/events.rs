@@ -33,7 +33,9 @@ fn print(events: &[Event], now: Timestamp, output: Output) -> anyhow::Result<()>
     match output {
         Output::Json => out(&serde_json::to_string_pretty(events)?)?,
         Output::Yaml => out(serde_saphyr::to_string(&events)?.trim_end())?,
-        Output::Name => out(&events.iter().map(|event| event.reason.clone()).collect::<Vec<_>>().join("\n"))?,
+        Output::Name => {
+            out(&events.iter().map(|event| event.reason.to_string()).collect::<Vec<_>>().join("\n"))?
+        }
         Output::Table | Output::Wide => out(&event_table(events, now))?,
     }
     Ok(())
@@ -46,7 +48,7 @@ pub(super) fn event_table(events: &[Event], now: Timestamp) -> String {
         vec![
             format!("{}{count}", age(event.at, now)),
             severity(event).to_owned(),
-            event.reason.clone(),
+            event.reason.to_string(),
             event.object.clone(),
             event.message.replace('\n', " "),
         ]

@@ -84,10 +84,8 @@ fn service_rows(list: &[&ServiceView], wide: bool) -> Vec<Vec<String>> {
         );
         let mut cells = vec![service.name.to_string(), ready, updated, service_state(service), revision];
         if wide {
-            let template = &service.spec.template;
-            let process = || template.process.as_ref().map(|p| p.command.join(" "));
             cells.push(format!("{}{}", service.spec.route.hosts.join(","), service.spec.route.path_prefix));
-            cells.push(template.image.clone().or_else(process).unwrap_or_default());
+            cells.push(service.spec.template.runs());
         }
         cells
     };
@@ -101,7 +99,7 @@ fn service_state(service: &ServiceView) -> String {
         return "Deleting".to_owned();
     }
     match status.condition(ConditionKind::Degraded).filter(|condition| condition.status) {
-        Some(degraded) => degraded.reason.clone(),
+        Some(degraded) => degraded.reason.to_string(),
         None if status.is_converged() => "Ready".to_owned(),
         None => "Progressing".to_owned(),
     }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ringmaster_client::Client;
 use ringmaster_core::api::{Overview, ServiceView};
 use ringmaster_core::status::{ConditionKind, Phase};
-use ringmaster_core::{Generation, ServiceName};
+use ringmaster_core::{Generation, Reason, ServiceName};
 use tokio::time::Instant;
 
 /// A crash loop that lasts longer is reported as a failure.
@@ -88,9 +88,9 @@ fn progress(service: &ServiceView, overview: &Overview, generation: Generation) 
     if let Some(condition) = degraded {
         // An engine that is away may come back, and a replica may need a few tries until what it depends on is
         // there; a missing image or a loop that goes on will not mend without somebody.
-        let lasting = match condition.reason.as_str() {
-            "TemplateUnresolved" | "ProgressDeadlineExceeded" => true,
-            "CrashLoopBackOff" => overview.now.since(condition.since) >= CRASH_LOOP_PATIENCE,
+        let lasting = match condition.reason {
+            Reason::TemplateUnresolved | Reason::ProgressDeadlineExceeded => true,
+            Reason::CrashLoopBackOff => overview.now.since(condition.since) >= CRASH_LOOP_PATIENCE,
             _ => false,
         };
         if lasting {

@@ -110,11 +110,19 @@ async fn apart(setup: Setup<'_>) -> anyhow::Result<DataPlane> {
     };
     let hub = Hub::new(config, snapshots, reports);
     tracing::info!(%address, "data planes are let in");
-    let mut parts = vec![essential("the link to data planes", hub.clone().serve(listener, shutdown.clone()))];
+    // With a child the link outlives it: its goodbye is heard, and the next daemon does not wait for it.
+    let link =
+        if options.data_plane == DataPlaneMode::Child { CancellationToken::new() } else { shutdown.clone() };
+    let mut parts = vec![essential("the link to data planes", hub.clone().serve(listener, link.clone()))];
     if options.data_plane == DataPlaneMode::Child {
         let child = child::Child::of(options, folder, &address)?;
         child.prepare(|listen, error| in_use("the data plane", listen, error, "--listen")).await?;
-        parts.push(child.supervise(shutdown).boxed());
+        let supervised = async move {
+            let ended = child.supervise(shutdown).await;
+            link.cancel();
+            ended
+        };
+        parts.push(supervised.boxed());
     }
     let (listeners, metrics, traffic) = (hub.clone(), hub.clone(), hub);
     let runtime = tokio::runtime::Handle::current();

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::common::{Daemon, On, Setup, data_plane, docker_or_skip, eventually, free_address, shared};
+use crate::common::{Daemon, On, SOON, Setup, data_plane, docker_or_skip, eventually, free_address, shared};
 use crate::load::Load;
 
 /// A data plane that was started by hand.
@@ -69,6 +69,14 @@ impl Plane {
 
 impl Drop for Plane {
     fn drop(&mut self) {
+        // In order where it lives: the daemon's last removals would wait for one that was killed.
+        let lives = matches!(self.child.try_wait(), Ok(None));
+        let deadline = Instant::now() + Duration::from_secs(3);
+        if lives && kill_process(self.pid(), Signal::TERM).is_ok() {
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+        }
         drop(self.child.kill());
         drop(self.child.wait());
         if std::thread::panicking() {
@@ -102,13 +110,13 @@ fn assignment_api(service: &str) -> String {
     )
 }
 
-/// A daemon with a data plane in a child, and its service with so many replicas.
-async fn with_child(on: On, replicas: u32) -> (Daemon, tempfile::TempDir) {
+/// A daemon with a data plane in a child, and its service with so many replicas. Its folder comes first: it is dropped last.
+async fn with_child(on: On, replicas: u32) -> (tempfile::TempDir, Daemon) {
     let (setup, folder) = Setup::new(on);
     let daemon = Daemon::with(setup.with(&["--data-plane", "child"])).await;
     let text = daemon.manifest(&daemon.web, replicas, "") + &assignment_api(&daemon.web);
     daemon.apply_and_converge(&daemon.web, &text).await;
-    (daemon, folder)
+    (folder, daemon)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +125,8 @@ async fn fixed_upstreams_are_served_and_a_request_in_flight_ends_after_sigterm()
     let folder = tempfile::tempdir().unwrap();
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = upstream.local_addr().unwrap().to_string();
-    let mut plane = Plane::start(folder.path().join("log"), free_address(), &["--upstream", &address]);
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut plane = Plane::start(folder.path().join("log"), any, &["--upstream", &address]);
     let (arrived, has_arrived) = oneshot::channel();
     let (go_on, may_go_on) = oneshot::channel::<()>();
     let serving = tokio::spawn(async move {
@@ -129,10 +138,15 @@ async fn fixed_upstreams_are_served_and_a_request_in_flight_ends_after_sigterm()
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").await.unwrap();
         stream
     });
-    let listen = plane.listen;
-    eventually("it listens", || async { tokio::net::TcpStream::connect(listen).await.ok() }).await;
+    let serves = || {
+        let log = plane.log();
+        let listen =
+            log.split_once(r#""listen":"["#).and_then(|(_, rest)| rest.split_once(']')?.0.parse().ok());
+        async move { listen }
+    };
+    let listen: SocketAddr = eventually("it says where it listens", serves).await;
     let request = tokio::spawn(async move { get(listen, "/").await });
-    has_arrived.await.unwrap();
+    tokio::time::timeout(SOON, has_arrived).await.unwrap().unwrap();
     signal(plane.pid(), Signal::TERM);
     eventually("it no longer accepts", || async {
         tokio::net::TcpStream::connect(listen).await.is_err().then_some(())
@@ -145,7 +159,7 @@ async fn fixed_upstreams_are_served_and_a_request_in_flight_ends_after_sigterm()
 }
 
 async fn controller_killed(on: On) {
-    let (mut daemon, _folder) = with_child(on, 3).await;
+    let (_folder, mut daemon) = with_child(on, 3).await;
     let service = daemon.web.clone();
     let plane = data_plane(&daemon.setup.state).unwrap();
     let mut load = Load::start(daemon.setup.listen, 200);
@@ -171,7 +185,10 @@ async fn controller_killed(on: On) {
     assert!(fourth, "an edit after the return is served: {:?}", outcome.answers);
     assert_eq!(daemon.end(Signal::TERM).await, Some(0), "{}", daemon.log());
     assert_eq!(data_plane(&daemon.setup.state), None, "it ends with the daemon");
+    let remembered = std::fs::read_to_string(daemon.setup.state.join("data-plane/planes")).unwrap();
+    assert_eq!(remembered, "[]", "nobody waits for it");
     daemon.restart().await;
+    eventually("there is another", || async { data_plane(&daemon.setup.state) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,7 +208,7 @@ async fn kill_of_the_controller_costs_no_request_with_docker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_data_plane_is_back_at_once() {
     let _shared = shared().await;
-    let (daemon, _folder) = with_child(On::Process, 2).await;
+    let (_folder, daemon) = with_child(On::Process, 2).await;
     let mut took = Vec::new();
     for _ in 0..5 {
         let plane = data_plane(&daemon.setup.state).unwrap();
@@ -320,7 +337,7 @@ async fn one_scrape_covers_the_controller_and_all_its_data_planes() {
 }
 
 async fn drained(on: On) {
-    let (daemon, _folder) = with_child(on, 3).await;
+    let (_folder, daemon) = with_child(on, 3).await;
     let mut load = Load::start(daemon.setup.listen, 200);
     load.more(50).await;
     for replicas in ["1", "3", "1"] {
@@ -359,7 +376,9 @@ async fn a_removal_waits_for_a_data_plane_that_does_not_answer() {
     let (code, _, err) = daemon.cli(&["scale", "web", "--replicas", "1", "--no-wait"]).await;
     assert_eq!(code, Some(0), "{err}");
     let is_silent = |status: &ServiceStatus| {
-        status.condition(ConditionKind::Degraded).is_some_and(|c| c.status && c.reason == "DataPlaneSilent")
+        status
+            .condition(ConditionKind::Degraded)
+            .is_some_and(|c| c.status && c.reason == ringmaster_core::Reason::DataPlaneSilent)
     };
     daemon.until("web", "degraded", is_silent).await;
     // Nor does a controller that starts anew remove what the one before had withdrawn.

@@ -18,9 +18,21 @@ async fn verbs_without_a_daemon_work_without_one() {
         code == Some(0) && out.contains("ringmaster 0.") && out.contains("none: no ringmaster daemon"),
         "{out}"
     );
-    for verb in
-        ["apply", "diff", "get", "describe", "scale", "delete", "logs", "events", "kill", "validate", "serve"]
-    {
+    for verb in [
+        "apply",
+        "diff",
+        "get",
+        "describe",
+        "scale",
+        "delete",
+        "logs",
+        "events",
+        "kill",
+        "validate",
+        "serve",
+        "top",
+        "log-level",
+    ] {
         let (code, out, _) = cli(nobody, &[verb, "--help"]).await;
         assert!(code == Some(0) && out.contains("Example"), "{verb}: {out}");
     }

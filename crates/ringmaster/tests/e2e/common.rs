@@ -293,7 +293,7 @@ impl Daemon {
         let deadline = Instant::now() + SOON;
         loop {
             let events = self.client.events(0).await.map(|list| list.events).unwrap_or_default();
-            if events.iter().any(|e| e.reason == reason && e.message.contains(contains)) {
+            if events.iter().any(|e| e.reason.as_str() == reason && e.message.contains(contains)) {
                 return;
             }
             if Instant::now() >= deadline {

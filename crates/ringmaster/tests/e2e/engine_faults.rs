@@ -1,5 +1,6 @@
 //! The engine is away, goes away, or loses events.
 
+use ringmaster_core::Reason;
 use ringmaster_core::status::ConditionKind;
 
 use crate::common::{Daemon, On, Setup, docker_or_skip, shared};
@@ -55,7 +56,9 @@ async fn a_cut_socket_leaves_traffic_alone_and_is_recovered_from() {
     load.more(50).await;
     proxy.cut();
     let degraded = |status: &ringmaster_core::status::ServiceStatus| {
-        status.condition(ConditionKind::Degraded).is_some_and(|c| c.status && c.reason == "EngineUnreachable")
+        status
+            .condition(ConditionKind::Degraded)
+            .is_some_and(|c| c.status && c.reason == Reason::EngineUnreachable)
     };
     let status = daemon.until(&daemon.web, "degraded", degraded).await;
     assert_eq!(status.ready, 2, "unknown is not gone");

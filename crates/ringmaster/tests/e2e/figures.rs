@@ -181,7 +181,7 @@ async fn one_kill(daemon: &Daemon, docker: &Docker, ordinal: u16, seen: u64) -> 
         .await;
     let timeline = daemon.client.events(seen).await.unwrap().events;
     let at = |reason: &str, fits: &dyn Fn(&Event) -> bool| {
-        let found = timeline.iter().rev().find(|e| e.reason == reason && fits(e));
+        let found = timeline.iter().rev().find(|e| e.reason.as_str() == reason && fits(e));
         found.unwrap_or_else(|| panic!("no {reason} in {timeline:#?}")).at.0 as f64
     };
     let withdrawn = at("Withdrawn", &|e| e.message.starts_with(&engine_name));

@@ -9,6 +9,7 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, RenameContainerOptionsBuilder,
     StartContainerOptions, StopContainerOptionsBuilder, TagImageOptionsBuilder,
 };
+use ringmaster_core::Reason;
 use ringmaster_core::status::{ConditionKind, Phase, ServiceStatus};
 use ringmaster_docker::testing::engine_or_skip;
 
@@ -102,7 +103,7 @@ async fn a_paused_replica_is_resumed_and_a_renamed_one_gets_its_name_back() {
         .unwrap()
         .events
         .iter()
-        .filter(|e| e.reason == "Repairing")
+        .filter(|e| e.reason == Reason::Repairing)
         .map(|e| e.count)
         .sum::<u32>();
     assert_eq!(repairs, 2, "each is repaired once: {}", daemon.events_text().await);

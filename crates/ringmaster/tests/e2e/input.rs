@@ -87,6 +87,24 @@ async fn a_port_in_use_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_metrics_port_in_use_is_named_before_anything_is_touched() {
+    let _shared = shared().await;
+    let (setup, _folder) = Setup::new(On::Process);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let state = setup.state.clone();
+    let (code, err) = setup.with(&["--metrics-listen", &address]).refused();
+    assert!(
+        code == Some(1)
+            && err.contains(&address)
+            && err.contains("--metrics-listen")
+            && err.contains("in use"),
+        "{code:?} {err}"
+    );
+    assert!(!state.exists(), "a daemon that cannot serve leaves its state alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_admin_api_off_loopback_needs_a_token() {
     let _shared = shared().await;
     let (mut setup, folder) = Setup::new(On::Process);

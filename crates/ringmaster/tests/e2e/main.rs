@@ -19,11 +19,18 @@ mod hands;
 mod input;
 mod lab;
 mod load;
+mod logs;
 mod page;
 mod policies;
 mod probes;
 mod restart;
 mod ring_changes;
+mod rollback;
+mod scale;
+mod scrapers;
 mod slow_followers;
 mod straight_line;
+mod top;
+#[cfg(feature = "otel")]
+mod traces;
 mod watching;

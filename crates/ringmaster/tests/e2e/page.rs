@@ -140,6 +140,40 @@ async fn the_buttons_scale_after_telling_what_moves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_button_goes_back_after_naming_what_it_goes_back_to() {
+    let _shared = shared().await;
+    let test = "the_button_goes_back_after_naming_what_it_goes_back_to";
+    let Some((browser, daemon)) = opened(test).await else { return };
+    browser.until(LIVE).await;
+    // By keyboard, as somebody without a mouse would.
+    browser.find(".back").await.send_keys(&Key::Enter.to_string()).await.unwrap();
+    browser.until("document.querySelector('.change').textContent.includes('nothing to go back to')").await;
+    assert_eq!(browser.run("return document.querySelector('.yes').hidden").await, true);
+    browser.client.active_element().await.unwrap().send_keys(&Key::Escape.to_string()).await.unwrap();
+    browser.until("document.querySelector('.confirm').hidden").await;
+    assert_eq!(browser.run("return document.activeElement.className").await, "back");
+
+    let env = "    env: { VERSION: two }\n    resources:";
+    let next = daemon.manifest("web", 3, "").replace("    resources:", env);
+    daemon.apply_and_converge("web", &next).await;
+    let before = daemon.client.overview().await.unwrap().generation;
+    browser.find(".back").await.send_keys(&Key::Enter.to_string()).await.unwrap();
+    browser.until("!document.querySelector('.yes').hidden").await;
+    let said = browser.run("return document.querySelector('.change').textContent").await.to_string();
+    assert!(said.contains("back to the template of revision 1") && said.contains("(env)"), "{said}");
+    assert_eq!(browser.run("return document.activeElement.textContent").await, "Go back to revision 1");
+    assert_eq!(daemon.client.overview().await.unwrap().generation, before, "it asks before it changes");
+    browser.client.active_element().await.unwrap().send_keys(&Key::Enter.to_string()).await.unwrap();
+    daemon.event("RolledBack", "revision 1").await;
+    daemon.until("web", "gone back", |status| status.ready == 3 && status.is_converged()).await;
+    let service = daemon.client.service(&crate::common::name("web")).await.unwrap();
+    assert!(service.spec.template.env.is_empty() && service.spec.replicas == Some(3));
+    browser.until("document.querySelector('.confirm').hidden").await;
+    browser.until("document.querySelector('#events').textContent.includes('RolledBack')").await;
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_says_when_it_is_stale_and_goes_on_after_a_restart() {
     let _shared = shared().await;
     let test = "it_says_when_it_is_stale_and_goes_on_after_a_restart";
@@ -242,6 +276,12 @@ async fn with_a_token_the_page_asks_for_it_and_shows_nothing_without() {
     assert!(!kept.to_string().contains(TOKEN), "{kept}");
     browser.client.refresh().await.unwrap();
     browser.until(LIVE).await;
+    // Links cannot send the token: the list of routes needs none, and the page asks for the metrics itself.
+    browser.find("#metrics").await.click().await.unwrap();
+    browser.until("document.body.innerText.includes('ringmaster_build_info')").await;
+    browser.client.back().await.unwrap();
+    browser.find("footer a").await.click().await.unwrap();
+    browser.until("document.body.innerText.startsWith('Ringmaster admin API')").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,4 +336,10 @@ async fn changes_from_elsewhere_or_without_the_token_are_refused() {
         "it got through: {answer}"
     );
     assert_eq!(status(http.get(format!("{url}/api/v1/watch"))).await, 401, "nor anything to follow");
+    assert_eq!(status(http.get(format!("{url}/metrics"))).await, 401, "nor what is counted");
+    let rollback = || http.post(format!("{url}/api/v1/services/web/rollback")).json(&json!({}));
+    assert_eq!(status(rollback()).await, 401, "nor a way back");
+    let foreign = rollback().bearer_auth(TOKEN).header("origin", "http://evil.example");
+    assert_eq!(status(foreign).await, 403, "from another origin");
+    assert_eq!(status(http.put(format!("{url}/api/v1/log")).body("trace")).await, 401, "nor what is logged");
 }

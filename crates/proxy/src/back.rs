@@ -1,0 +1,229 @@
+//! A response on its way back: what the client gets of it, and what the data plane adds.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringmaster_core::ReplicaName;
+
+use crate::attempt::{self, Begun};
+use crate::client::After;
+use crate::error::Refusal;
+use crate::exchange::Exchange;
+use crate::forward::{Own, Passage};
+use crate::h1::body::Body;
+use crate::h1::bytes::list;
+use crate::h1::emit::{self, Persistence, ResponseParts};
+use crate::h1::framing::Framing;
+use crate::h1::request::Request;
+use crate::h1::response::Response;
+use crate::io::Buffer;
+use crate::relay::{self, Outgoing, RelayError, Way, relay};
+use crate::routing::Service;
+use crate::upgrade;
+use crate::upstream::Endpoint;
+use crate::worker::Worker;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Added {
+    /// Whole lines.
+    pub(crate) lines: String,
+    /// The response names the replica.
+    pub(crate) names_replica: bool,
+}
+
+impl Added {
+    fn lines_for(&self, replica: &ReplicaName) -> String {
+        let mut lines = self.lines.clone();
+        if self.names_replica {
+            lines.push_str(&format!("X-Ringmaster-Replica: {}\r\n", replica.short()));
+        }
+        lines
+    }
+}
+
+/// How a response's body is delimited for this client, and what its connection does afterwards.
+pub(crate) fn outgoing(
+    worker: &Worker,
+    request: &Request,
+    response: &Response,
+    stall: Duration,
+    may_stay: bool,
+) -> (Outgoing, Persistence) {
+    let framing = match response.framing {
+        Framing::Length(length) => Framing::Length(length),
+        _ if request.minor == 1 => Framing::Chunked,
+        _ => Framing::Close,
+    };
+    let stays = may_stay && request.keep_alive && framing != Framing::Close && !worker.is_closing();
+    let persistence = match (stays, request.minor) {
+        (false, _) => Persistence::Closes,
+        (true, 0) => Persistence::StaysAsAsked,
+        (true, _) => Persistence::Stays,
+    };
+    (Outgoing { framing, trailers: request.takes_trailers, stall }, persistence)
+}
+
+/// Writes the head of an interim response for the client.
+pub(crate) fn write_interim(out: &mut Vec<u8>, response: &Response, buffer: &Buffer) {
+    let (framing, connection) = (Framing::Length(0), Persistence::Stays);
+    emit::response(
+        out,
+        &ResponseParts { response, head: &buffer.head, buffer, framing, connection, date: b"", added: b"" },
+    );
+}
+
+/// Writes the head of a response for the client, and counts it.
+pub(crate) fn write_head(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    out: &mut Vec<u8>,
+    service: &Service,
+    endpoint: &Endpoint,
+    (response, buffer): (&Response, &Buffer),
+    added: &Added,
+    (outgoing, connection): (Outgoing, Persistence),
+) {
+    service.stats.stripes.respond(worker.index, response.status);
+    exchange.answered(response.status, Some(&endpoint.replica));
+    let added = added.lines_for(&endpoint.replica);
+    let now;
+    let date: &[u8] = if response.has_date {
+        b""
+    } else {
+        now = worker.date();
+        &now
+    };
+    let parts = ResponseParts {
+        response,
+        head: &buffer.head,
+        buffer,
+        framing: outgoing.framing,
+        connection,
+        date,
+        added: added.as_bytes(),
+    };
+    emit::response(out, &parts);
+}
+
+impl Passage<'_> {
+    /// Passes on what comes before a response, until the response itself is there.
+    pub(crate) async fn settle_interim(&mut self, begun: &mut Begun, limit: Duration) -> Result<(), Own> {
+        let mut out = Vec::new();
+        while begun.response.is_interim() {
+            if self.request.minor == 1 {
+                write_interim(&mut out, &begun.response, &begun.buffer);
+                relay::write(&mut self.client.stream, &mut out, &[], self.front.limits.stall_timeout.0)
+                    .await
+                    .map_err(|_| Refusal::ClientBodyBroken)?;
+            }
+            begun.next_head(self.request.method, &mut self.client.timer, limit).await?;
+        }
+        if begun.response.status != 101 {
+            return Ok(());
+        }
+        // It has to name what it took, out of what was asked for (RFC 9110 section 7.8).
+        let asked = self.request.upgrade.map(|asked| asked.of(self.buffer));
+        let taken = begun.response.upgrade.map(|taken| taken.of(&begun.buffer));
+        let fits = |(asked, taken): (&[u8], &[u8])| {
+            !taken.is_empty()
+                && list(taken).all(|taken| list(asked).any(|asked| asked.eq_ignore_ascii_case(taken)))
+        };
+        if asked.zip(taken).is_some_and(fits) { Ok(()) } else { Err(begun.is_invalid().into()) }
+    }
+
+    /// Relays a response whose request was sent as a whole.
+    pub(crate) async fn bring_back(
+        &mut self,
+        service: &Service,
+        begun: Begun,
+        added: &Added,
+        end: usize,
+    ) -> After {
+        let (outgoing, persistence) =
+            outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
+        let mut out = self.worker.buffers.out();
+        let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
+        write_head(
+            self.worker,
+            &mut self.exchange,
+            &mut out,
+            service,
+            endpoint,
+            message,
+            added,
+            (outgoing, persistence),
+        );
+        let Begun { mut connection, mut buffer, response, in_flight, sent_whole, .. } = begun;
+        let mut body = Body::new(response.framing, buffer.head.len);
+        let relayed = Cell::new(0);
+        let endpoint = Rc::clone(in_flight.endpoint());
+        let mut in_flight = Some(in_flight);
+        let result = {
+            let (mut watched, mut sink) = self.client.stream.split();
+            let (mut source, _) = connection.stream.split();
+            let way = Way { source: &mut source, sink: &mut sink, pipes: &self.worker.pipes };
+            let relaying = relay(way, &mut buffer, &mut body, &mut out, outgoing, &relayed, &mut in_flight);
+            attempt::unless_gone(&mut watched, &relayed, relaying).await
+        };
+        self.exchange.sent(relayed.get());
+        match result {
+            Some(Ok(clean)) => {
+                if response.keep_alive && sent_whole && clean {
+                    endpoint.check_in(connection);
+                }
+                if persistence == Persistence::Closes { After::Close } else { After::Next(end) }
+            }
+            Some(Err(RelayError::Truncated { written })) => {
+                endpoint.truncated();
+                if written {
+                    return After::Reset;
+                }
+                service.stats.refuse(Refusal::InvalidResponse);
+                self.refuse_at(&Refusal::InvalidResponse.answer(), Some(end)).await
+            }
+            Some(Err(RelayError::Client(error))) => {
+                tracing::debug!(client = %self.client.address, %error, "client took no more of its response");
+                After::Close
+            }
+            None => After::Close,
+        }
+    }
+
+    /// The protocol is switched: from here on bytes pass.
+    pub(crate) async fn tunnel(
+        &mut self,
+        service: &Service,
+        begun: Begun,
+        added: &Added,
+        end: usize,
+    ) -> After {
+        let mut out = self.worker.buffers.out();
+        let (outgoing, _) =
+            outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
+        let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
+        write_head(
+            self.worker,
+            &mut self.exchange,
+            &mut out,
+            service,
+            endpoint,
+            message,
+            added,
+            (outgoing, Persistence::Stays),
+        );
+        self.exchange.uncounted();
+        if relay::write(&mut self.client.stream, &mut out, &[], self.front.limits.stall_timeout.0)
+            .await
+            .is_ok()
+        {
+            let early = &self.buffer[end..];
+            let Begun { mut connection, buffer, in_flight, .. } = begun;
+            let rest = &buffer[buffer.head.len..];
+            let token = self.worker.token();
+            upgrade::run(&mut self.client.stream, early, &mut connection.stream, rest, token).await;
+            drop(in_flight);
+        }
+        After::Close
+    }
+}

@@ -1,0 +1,61 @@
+//! The options of `rollout` and `top`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{Output, span};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rollout {
+    /// List the templates that a service has had, oldest first.
+    #[command(after_help = "Example:\n  ringmaster rollout history web")]
+    History {
+        /// The service.
+        service: String,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Go back to an earlier template. Only the template changes: the count, balancing and the rest stay.
+    #[command(
+        after_help = "Examples:\n  ringmaster rollout undo web\n  ringmaster rollout undo web --to-revision 3\n\n\
+                            The next `apply` of a file with another template goes forward again: change the file too."
+    )]
+    Undo(Undo),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Undo {
+    /// The service.
+    pub(crate) service: String,
+    /// The revision to go back to [default: the template before the one in force].
+    #[arg(long, value_name = "N")]
+    pub(crate) to_revision: Option<u64>,
+    /// Do not wait until it is so.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Time between two looks.
+    #[arg(long, default_value = "1s", value_parser = interval, value_name = "TIME")]
+    pub(crate) interval: Duration,
+    /// Look twice, print one table, and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How to print what was seen once.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+/// Not so short that looking is the load.
+fn interval(text: &str) -> Result<Duration, String> {
+    let long_enough = |time: &Duration| *time >= Duration::from_millis(100);
+    let time = span(text)?;
+    Some(time).filter(long_enough).ok_or_else(|| "100ms is the shortest".to_owned())
+}
