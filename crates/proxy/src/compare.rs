@@ -20,7 +20,12 @@ const WINDOW: usize = 10;
 const ANSWERS_MIN: u64 = 50;
 
 /// An endpoint's counts at the beginning of each second of the window, the newest last.
-type Counts = VecDeque<(u64, u64)>;
+#[derive(Default)]
+struct Counts {
+    seconds: VecDeque<(u64, u64)>,
+    /// How often it had been ejected then.
+    ejections: u64,
+}
 
 /// Watches until it is dropped.
 pub(crate) async fn run(shared: &Shared) -> Infallible {
@@ -57,15 +62,17 @@ fn judge(limit: Percent, healths: &[(ReplicaName, Arc<Health>)], known: &mut BTr
             let now = health.answers();
             let counts = known.entry(replica.clone()).or_default();
             // What it answered before it was put out, or at another address, is no news.
-            let restarted = counts.back().is_some_and(|last| now.0 < last.0 || now.1 < last.1);
-            if restarted || !health.is_in_service() {
-                counts.clear();
+            let restarted = counts.seconds.back().is_some_and(|last| now.0 < last.0 || now.1 < last.1);
+            let ejections = health.ejections();
+            if restarted || counts.ejections != ejections {
+                counts.seconds.clear();
             }
-            counts.push_back(now);
-            while counts.len() > WINDOW + 1 {
-                counts.pop_front();
+            counts.ejections = ejections;
+            counts.seconds.push_back(now);
+            while counts.seconds.len() > WINDOW + 1 {
+                counts.seconds.pop_front();
             }
-            let then = counts.front().copied().unwrap_or_default();
+            let then = counts.seconds.front().copied().unwrap_or_default();
             (now.0 - then.0, now.1 - then.1)
         })
         .collect();

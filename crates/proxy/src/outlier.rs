@@ -203,9 +203,9 @@ impl Health {
         fit && self.suspicions.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether it is neither ejected nor on probation.
-    pub(crate) fn is_in_service(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == IN
+    /// How often it has been ejected.
+    pub(crate) fn ejections(&self) -> u64 {
+        self.track().ejection
     }
 
     pub(crate) fn is_ejected(&self) -> bool {

@@ -304,6 +304,7 @@ async fn one_with_more_errors_than_the_others_is_out_until_it_is_better_and_not_
     let mut routing = plain(service("web", 3, &endpoints));
     routing.balancing.policy = Policy::RoundRobin;
     routing.resilience.ejection.consecutive_errors = 0;
+    routing.resilience.ejection.error_rate = Percent(5);
     routing.resilience.ejection.time = Span::from_millis(100);
     let mut world = World::start_with(|config| config.workers = 1, [routing]).await;
     let mut client = world.client().await;
