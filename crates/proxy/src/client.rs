@@ -59,8 +59,8 @@ pub(crate) enum After {
 
 /// What became of what was read.
 enum Burst {
-    /// All requests are answered.
-    Idle,
+    /// All requests are answered, since then.
+    Idle(Instant),
     Close,
     Linger,
     Reset,
@@ -90,14 +90,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
     let mut client = Client { stream, address, forwarding, timer };
     // One for the connection's life: to begin and end waiting for it costs more than to look.
     let mut closing = pin!(worker.token().cancelled());
+    let mut idle_since = Instant::now();
     loop {
-        let idle = worker.routing().front.limits.idle_timeout.0;
+        let idle = worker.routing().front.limits.idle_timeout.0.saturating_sub(idle_since.elapsed());
         if !client.has_more(idle, closing.as_mut()).await {
             break;
         }
         // On the heap, and only while there is something to do: an idle connection is small.
         match Box::pin(burst(&worker, &mut client, closing.as_mut())).await {
-            Burst::Idle => {}
+            Burst::Idle(since) => idle_since = since,
             Burst::Close => break,
             Burst::Linger => {
                 Box::pin(linger(&mut client.stream)).await;
@@ -151,13 +152,14 @@ async fn burst(
     mut closing: Pin<&mut impl Future<Output = ()>>,
 ) -> Burst {
     loop {
-        match requests(worker, client).await {
-            Burst::Idle => {}
+        let since = match requests(worker, client).await {
+            Burst::Idle(since) => since,
             end => return end,
-        }
-        let Some(_warm) = Warm::stay(worker) else { return Burst::Idle };
-        if !client.has_more(WARM, closing.as_mut()).await {
-            return Burst::Idle;
+        };
+        let Some(_warm) = Warm::stay(worker) else { return Burst::Idle(since) };
+        let warm = WARM.min(worker.routing().front.limits.idle_timeout.0);
+        if !client.has_more(warm, closing.as_mut()).await {
+            return Burst::Idle(since);
         }
     }
 }
@@ -170,14 +172,14 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client) -> Burst {
     match read_more(&mut client.stream, &mut buffer).now_or_never() {
         Some(Ok(0) | Err(_)) => return Burst::Close,
         Some(Ok(_)) => {}
-        None => return Burst::Idle,
+        None => return Burst::Idle(Instant::now()),
     }
     loop {
         buffer.head.reset(0);
         let limit = worker.routing().front.limits.header_timeout.0;
         let after = match read_request(client, &mut buffer, limit).await {
             Ok(request) => forward::serve(worker, client, &mut buffer, &request).await,
-            Err(NoRequest::Idle) => return Burst::Idle,
+            Err(NoRequest::Idle) => return Burst::Idle(Instant::now()),
             Err(NoRequest::Closed) => return Burst::Close,
             Err(NoRequest::Refused(refusal)) => {
                 worker.shared.front.refuse(refusal);
@@ -190,7 +192,7 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client) -> Burst {
             After::Next(end) => {
                 buffer.drain(..end);
                 if buffer.is_empty() {
-                    return Burst::Idle;
+                    return Burst::Idle(Instant::now());
                 }
             }
             After::Close => return Burst::Close,

@@ -129,9 +129,6 @@ async fn try_all(
             Decision::Replay => {
                 replays += 1;
                 refusal = Refusal::Unreachable;
-                if !failure.unsent && !service.stats.may_retry(resilience.retry_budget) {
-                    return Err(refusal.into());
-                }
                 tried.push(Rc::clone(&endpoint));
             }
         }
