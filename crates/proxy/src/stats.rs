@@ -210,6 +210,8 @@ pub(crate) struct ServiceStats {
     pub(crate) hedges_won: AtomicU64,
     /// Tries that the budget forbade.
     pub(crate) over_budget: AtomicU64,
+    /// Requests that wait for a place at an endpoint now, on all workers.
+    pub(crate) queued: Arc<AtomicU32>,
     pub(crate) budget: Budget,
     pub(crate) circle: Arc<Circle>,
     pub(crate) stripes: Stripes,
