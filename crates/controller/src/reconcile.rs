@@ -238,8 +238,11 @@ impl Reconciler {
             }
             // One that is taken out of service does not return: its verdict ends with it.
             let is_out = endpoint.ejected || endpoint.circuit.is_some();
-            if let Some(circuit) = before.circuit.filter(|_| !is_out && self.world.handshake.is_published(name)) {
-                let message = format!("the data plane chooses it again; it was out for: {}", circuit.reason.as_str());
+            if let Some(circuit) =
+                before.circuit.filter(|_| !is_out && self.world.handshake.is_published(name))
+            {
+                let message =
+                    format!("the data plane chooses it again; it was out for: {}", circuit.reason.as_str());
                 self.timeline.normal(Some(&name.service), &name.short(), Reason::Returned, message);
             }
         }

@@ -13,7 +13,8 @@ use ringmaster_core::manifest::{
     ServiceDocument, Source,
 };
 use ringmaster_core::spec::{
-    API_VERSION, AccessLog, AssignmentSpec, Balancing, GatewaySpec, HashOn, Policy, Resilience, SecurityProfile,
+    API_VERSION, AccessLog, AssignmentSpec, Balancing, GatewaySpec, HashOn, Policy, Resilience,
+    SecurityProfile,
 };
 
 const REPLICAS: &str = include_str!("../../../manifests/replicas.yaml");
@@ -182,12 +183,21 @@ fn the_sample_shows_the_defaults_in_its_comments() {
             ["pullPolicy", "logs:", "  maxSize", "  maxFiles", "successThreshold", "progressDeadline"];
         let more = ["terminationGrace", "resilience", "  retries", "  connectTimeout", "  responseTimeout"];
         let tries = ["  hedgeAfter", "  retryBudget", "  maxInFlight", "  maxQueued", "  queueTimeout"];
-        let ejection = ["  ejection", "    consecutiveErrors", "    hedgeLosses", "    errorRate", "    time"];
+        let ejection =
+            ["  ejection", "    consecutiveErrors", "    hedgeLosses", "    errorRate", "    time"];
         let most = ["    maxTime", "    maxEjected"];
         let limits = ["limits", "  headerTimeout", "  idleTimeout", "  stallTimeout", "  minBodyRate"];
         let route = ["route:", "  hosts: [", "  pathPrefix"];
         let comment = line.trim_start().strip_prefix("# ").unwrap_or("");
-        let is_default = wanted.iter().chain(&more).chain(&route).chain(&tries).chain(&limits).chain(&ejection).chain(&most).any(|field| comment.starts_with(field));
+        let is_default = wanted
+            .iter()
+            .chain(&more)
+            .chain(&route)
+            .chain(&tries)
+            .chain(&limits)
+            .chain(&ejection)
+            .chain(&most)
+            .any(|field| comment.starts_with(field));
         let line = if is_default { line.replacen("# ", "", 1) } else { line.to_owned() };
         shown.push_str(&line);
         shown.push('\n');

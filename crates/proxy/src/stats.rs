@@ -242,7 +242,8 @@ impl ServiceStats {
     /// Asks for a try after the first one.
     pub(crate) fn may_retry(&self, share: Percent) -> bool {
         let granted = self.budget.withdraw(share, self.stripes.completed());
-        if !granted {
+        // Where none are wanted, none are missed.
+        if !granted && share != Percent(0) {
             self.over_budget.fetch_add(1, Ordering::Relaxed);
         }
         granted

@@ -14,5 +14,6 @@ mod origin;
 mod replay;
 mod routing;
 mod streaming;
+mod told;
 mod upgrade;
 mod world;
