@@ -227,16 +227,23 @@ impl Reconciler {
     fn on_report(&mut self) {
         let report = self.reports.borrow_and_update().clone();
         for (name, endpoint) in &report.endpoints {
-            if endpoint.ejected && !self.world.handshake.endpoint(name).ejected {
-                self.timeline.warning(
-                    Some(&name.service),
-                    &name.short(),
-                    Reason::Ejected,
-                    "the data plane cannot reach it and has stopped choosing it",
-                );
+            let before = self.world.handshake.endpoint(name);
+            if endpoint.ejected && !before.ejected {
+                let why = endpoint.circuit.map_or("it does not say why", |circuit| circuit.reason.as_str());
+                let message = format!("the data plane has stopped choosing it: {why}");
+                self.timeline.warning(Some(&name.service), &name.short(), Reason::Ejected, message);
                 // Live traffic noticed something first: look at once instead of waiting for a probe or an event.
                 self.prober.poke(name);
                 self.listing.want();
+            }
+            // One that is taken out of service does not return: its verdict ends with it.
+            let is_out = endpoint.ejected || endpoint.circuit.is_some();
+            if let Some(circuit) =
+                before.circuit.filter(|_| !is_out && self.world.handshake.is_published(name))
+            {
+                let message =
+                    format!("the data plane chooses it again; it was out for: {}", circuit.reason.as_str());
+                self.timeline.normal(Some(&name.service), &name.short(), Reason::Returned, message);
             }
         }
         self.world.handshake.report(report, self.clock.now());

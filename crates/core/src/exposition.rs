@@ -105,8 +105,12 @@ impl Exposition {
     }
 }
 
-/// Several texts of the same families as one, each series the sum of its own: what several processes count together. Of
-/// generations the lowest is told, because a sum of them means nothing.
+/// How the families begin whose series are what each process makes of one server.
+const VERDICTS: &str = "ringmaster_proxy_server_";
+
+/// Several texts of the same families as one, each series the sum of its own: what several processes count together. A sum
+/// of generations means nothing, nor of what several think of one server: of the first the lowest is told, of the
+/// second the highest, an ejection by any.
 pub fn add_up(texts: &[String]) -> String {
     if let [one] = texts {
         return one.clone();
@@ -128,6 +132,7 @@ pub fn add_up(texts: &[String]) -> String {
         let Ok(value) = value.parse::<f64>() else { continue };
         match series.get_mut(name) {
             Some(known) if family.ends_with("_generation") => *known = known.min(value),
+            Some(known) if family.starts_with(VERDICTS) => *known = known.max(value),
             Some(known) => *known += value,
             None => {
                 series.insert(name.to_owned(), value);
@@ -183,11 +188,14 @@ mod tests {
     #[test]
     fn what_several_processes_count_is_added_up_family_by_family() {
         let one = "# HELP a_total A.\n# TYPE a_total counter\na_total{server=\"0\"} 3\n\
-            # TYPE g_generation gauge\ng_generation 9\n";
+            # TYPE g_generation gauge\ng_generation 9\n# TYPE ringmaster_proxy_server_ejected gauge\n\
+            ringmaster_proxy_server_ejected{server=\"0\"} 1\n";
         let other = "# HELP a_total A.\n# TYPE a_total counter\na_total{server=\"0\"} 4\na_total{server=\"1\"} 0.5\n\
-            # TYPE g_generation gauge\ng_generation 7\n";
+            # TYPE g_generation gauge\ng_generation 7\n# TYPE ringmaster_proxy_server_ejected gauge\n\
+            ringmaster_proxy_server_ejected{server=\"0\"} 1\n";
         let sum = "# HELP a_total A.\n# TYPE a_total counter\na_total{server=\"0\"} 7\na_total{server=\"1\"} 0.5\n\
-            # TYPE g_generation gauge\ng_generation 7\n";
+            # TYPE g_generation gauge\ng_generation 7\n# TYPE ringmaster_proxy_server_ejected gauge\n\
+            ringmaster_proxy_server_ejected{server=\"0\"} 1\n";
         assert_eq!(add_up(&[one.to_owned(), other.to_owned()]), sum);
         assert_eq!(add_up(&[one.to_owned()]), one);
         assert_eq!(add_up(&[]), "");

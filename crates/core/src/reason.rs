@@ -97,6 +97,8 @@ reasons! {
     Removing,
     /// What somebody did to a replica by hand is being undone.
     Repairing,
+    /// The data plane chooses a replica again that it had ejected.
+    Returned,
     /// A service went back to an earlier template.
     RolledBack,
     /// A person has set the number of replicas.

@@ -7,6 +7,7 @@
 mod packed;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -217,6 +218,13 @@ impl EjectReason {
     }
 }
 
+impl fmt::Display for Circuit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.on_probation { "on probation after" } else { "ejected" };
+        write!(f, "{state}: {}", self.reason.as_str())
+    }
+}
+
 impl ServiceRouting {
     /// Why the data plane passes a member over for a key at `now`, as far as its report tells; none if it may
     /// serve. A member without an endpoint is not ready, or on its way out: the caller knows which.
@@ -250,7 +258,13 @@ impl ServiceRouting {
     /// Why a key goes where it goes at `now`: see [`ServiceRouting::passed_over`].
     pub fn explain(&self, key: &[u8], report: &Report, now: Timestamp) -> Explanation {
         let hash = self.ring.hash(key);
-        Explanation::of(&self.ring, key, |ordinal| self.passed_over(ordinal, hash, report, now))
+        let explanation =
+            Explanation::of(&self.ring, key, |ordinal| self.passed_over(ordinal, hash, report, now));
+        let circuit = |(ordinal, endpoint): (&Ordinal, &Endpoint)| {
+            Some((*ordinal, report.endpoints.get(&endpoint.replica)?.circuit?))
+        };
+        let circuits = self.endpoints.iter().filter_map(circuit).collect();
+        Explanation { circuits, at: Some(now), ..explanation }
     }
 }
 

@@ -12,9 +12,13 @@ use ringmaster_core::manifest::{
     self, DEPTH_MAX, DOCUMENTS_MAX, ERRORS_MAX, GatewayDocument, Manifest, ManifestErrors, NODES_MAX,
     ServiceDocument, Source,
 };
-use ringmaster_core::spec::{API_VERSION, AssignmentSpec, Balancing, HashOn, Policy, SecurityProfile};
+use ringmaster_core::spec::{
+    API_VERSION, AccessLog, AssignmentSpec, Balancing, GatewaySpec, HashOn, Policy, Resilience,
+    SecurityProfile,
+};
 
 const REPLICAS: &str = include_str!("../../../manifests/replicas.yaml");
+const RESILIENCE: &str = include_str!("../../../manifests/resilience.yaml");
 const TWO_SERVICES: &str = include_str!("../../../manifests/two-services.yaml");
 
 fn parse(text: &str) -> Result<Manifest, ManifestErrors> {
@@ -85,6 +89,66 @@ fn errors_of_balancing_read_as_written() {
 }
 
 #[test]
+fn errors_of_resilience_read_as_written() {
+    check("resilience.golden");
+}
+
+#[test]
+fn the_sample_of_resilience_shows_the_defaults_and_examples_of_what_has_none() {
+    let manifest = parse(RESILIENCE).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(manifest.gateway.unwrap().spec, GatewaySpec::default());
+    let spec = &manifest.services.values().next().unwrap().spec;
+    assert_eq!(spec.resilience, Resilience::default());
+    // Each field is shown: what is not written down when it has its default is told by another value.
+    let shown = RESILIENCE.replace("# trusted", "trusted").replace("# access", "access");
+    let shown = shown.replace("# maxBody", "maxBody").replace("# connections", "connections");
+    let gateway = parse(&shown).unwrap_or_else(|errors| panic!("{errors}")).gateway.unwrap().spec;
+    assert!(gateway.trusted_proxies[1].contains([192, 168, 7, 7].into()));
+    assert!(!gateway.trusted_proxies[0].contains([10, 0, 0, 8].into()));
+    assert_eq!(gateway.limits.max_body.unwrap().bytes, 10 << 20);
+    assert_eq!(gateway.limits.connections_per_client, Some(100));
+    assert_eq!(gateway.access_log, Some(AccessLog::default()));
+    let schema = manifest::json_schema();
+    for (name, text) in [("Resilience", RESILIENCE), ("Ejection", RESILIENCE), ("ClientLimits", RESILIENCE)] {
+        for field in schema["$defs"][name]["properties"].as_object().unwrap().keys() {
+            assert!(text.contains(&format!("{field}:")), "{name}.{field} stands in no sample");
+            assert!(REPLICAS.contains(&format!("{field}:")), "{name}.{field} is not in the main sample");
+        }
+    }
+}
+
+#[test]
+fn every_setting_of_resilience_takes_its_bounds() {
+    let good = [
+        "hedgeAfter: off",
+        "hedgeAfter: 200ms",
+        "retryBudget: 0%",
+        "retryBudget: 100%",
+        "maxInFlight: 1",
+        "maxInFlight: 1000000",
+        "maxQueued: 0",
+        "maxQueued: 100000",
+        "queueTimeout: 1ms",
+        "ejection: { consecutiveErrors: 0, hedgeLosses: 0, errorRate: 100%, maxEjected: 0% }",
+        "ejection: { consecutiveErrors: 1000, hedgeLosses: 1000, errorRate: 0%, maxEjected: 100% }",
+        "ejection: { time: 10s }",
+        "ejection: { time: 1h, maxTime: 1h }",
+    ];
+    for setting in good {
+        let text = format!(
+            "apiVersion: ringmaster/v1\nkind: Service\nmetadata: {{ name: web }}\nspec:\n  template: {{ image: x }}\n  \
+             resilience: {{ {setting} }}\n"
+        );
+        let manifest = parse(&text).unwrap_or_else(|errors| panic!("{setting}: {errors}"));
+        let spec = &manifest.services.values().next().unwrap().spec;
+        assert_ne!(spec.resilience, Resilience::default(), "{setting} changes nothing");
+        let name = ServiceDocument::new("web".parse().unwrap(), spec.clone());
+        let again = parse(&serde_saphyr::to_string(&name).unwrap()).unwrap();
+        assert_eq!(again.services.values().next().unwrap().spec, *spec, "{setting} survives printing");
+    }
+}
+
+#[test]
 fn the_sample_says_what_beginners_need() {
     let manifest = parse(REPLICAS).unwrap_or_else(|errors| panic!("{errors}"));
     let web = &manifest.services.values().next().unwrap();
@@ -118,9 +182,22 @@ fn the_sample_shows_the_defaults_in_its_comments() {
         let wanted =
             ["pullPolicy", "logs:", "  maxSize", "  maxFiles", "successThreshold", "progressDeadline"];
         let more = ["terminationGrace", "resilience", "  retries", "  connectTimeout", "  responseTimeout"];
+        let tries = ["  hedgeAfter", "  retryBudget", "  maxInFlight", "  maxQueued", "  queueTimeout"];
+        let ejection =
+            ["  ejection", "    consecutiveErrors", "    hedgeLosses", "    errorRate", "    time"];
+        let most = ["    maxTime", "    maxEjected"];
+        let limits = ["limits", "  headerTimeout", "  idleTimeout", "  stallTimeout", "  minBodyRate"];
         let route = ["route:", "  hosts: [", "  pathPrefix"];
         let comment = line.trim_start().strip_prefix("# ").unwrap_or("");
-        let is_default = wanted.iter().chain(&more).chain(&route).any(|field| comment.starts_with(field));
+        let is_default = wanted
+            .iter()
+            .chain(&more)
+            .chain(&route)
+            .chain(&tries)
+            .chain(&limits)
+            .chain(&ejection)
+            .chain(&most)
+            .any(|field| comment.starts_with(field));
         let line = if is_default { line.replacen("# ", "", 1) } else { line.to_owned() };
         shown.push_str(&line);
         shown.push('\n');
@@ -152,7 +229,7 @@ fn an_assignment_service_may_be_live_instead_of_declared() {
 
 #[test]
 fn a_manifest_survives_yaml_and_json() {
-    for text in [REPLICAS, TWO_SERVICES, WIDE] {
+    for text in [REPLICAS, RESILIENCE, TWO_SERVICES, WIDE] {
         let manifest = parse(text).unwrap_or_else(|errors| panic!("{errors}"));
         let mut yaml = String::new();
         let mut json = String::new();
@@ -213,8 +290,32 @@ spec:
       firstVirtual: 1
       successor: strict
       onCollision: drop
-  resilience: { retries: 0, connectTimeout: 1ms, responseTimeout: 1h }
+  resilience:
+    retries: 0
+    connectTimeout: 1ms
+    responseTimeout: 1h
+    hedgeAfter: 1m
+    retryBudget: 99%
+    maxInFlight: 1
+    maxQueued: 0
+    queueTimeout: 2s
+    ejection: { consecutiveErrors: 0, hedgeLosses: 1, errorRate: 1%, time: 2s, maxTime: 3s, maxEjected: 100% }
   route: { hosts: [a.example, "B.example."], pathPrefix: /a/ }
+---
+apiVersion: ringmaster/v1
+kind: Gateway
+metadata: { name: wide }
+spec:
+  listeners: [{ name: http, port: 1 }]
+  trustedProxies: [10.0.0.7, "fd00::/8"]
+  limits:
+    headerTimeout: 1s
+    idleTimeout: 2s
+    stallTimeout: 3s
+    minBodyRate: 1Ki
+    maxBody: 1Mi
+    connectionsPerClient: 1
+  accessLog: { sample: 1% }
 "#;
 
 #[test]

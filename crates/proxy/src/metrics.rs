@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringmaster_core::ServiceName;
 use ringmaster_core::exposition::{Exposition, Kind};
-use ringmaster_core::snapshot::EjectReason;
+use ringmaster_core::snapshot::{EjectReason, Latency};
 
 use crate::error::Refusal;
 use crate::registry::{Registry, Shared};
@@ -27,8 +27,20 @@ struct Service {
 struct Server {
     ordinal: String,
     stats: Arc<MemberStats>,
+    now: Now,
+}
+
+/// What the replicas that fill a server's place are doing.
+#[derive(Debug, Clone, Copy, Default)]
+struct Now {
+    /// Of all of them.
     in_flight: u32,
+    /// The published one is out of the choice.
     ejected: bool,
+    /// It is let back, and has to show that it is well.
+    on_probation: bool,
+    /// The published one's.
+    latency: Option<Latency>,
 }
 
 /// Renders all counters.
@@ -42,13 +54,18 @@ pub(crate) fn render(shared: &Shared) -> String {
 }
 
 fn services(registry: &Registry) -> Vec<Service> {
-    let mut busy: BTreeMap<(&ServiceName, _), (u32, bool)> = BTreeMap::new();
+    let mut busy: BTreeMap<(&ServiceName, _), Now> = BTreeMap::new();
     let mut states: BTreeMap<&ServiceName, [u32; 3]> = BTreeMap::new();
     for (replica, entry) in &registry.endpoints {
         let (in_flight, published) = (entry.stats.in_flight(), entry.stats.is_published());
+        let now = busy.entry((&replica.service, replica.ordinal)).or_default();
+        now.in_flight += in_flight;
         let ejected = published && entry.health.is_ejected();
-        let server = busy.entry((&replica.service, replica.ordinal)).or_default();
-        *server = (server.0 + in_flight, server.1 || ejected);
+        if published {
+            now.ejected |= ejected;
+            now.on_probation |= entry.health.circuit().is_some_and(|circuit| circuit.on_probation);
+            now.latency = entry.health.latency.known();
+        }
         let state = match (published, ejected) {
             (true, false) => Some(0),
             (true, true) => Some(1),
@@ -65,8 +82,8 @@ fn services(registry: &Registry) -> Vec<Service> {
             .members
             .iter()
             .map(|(ordinal, stats)| {
-                let (in_flight, ejected) = busy.get(&(name, *ordinal)).copied().unwrap_or_default();
-                Server { ordinal: ordinal.to_string(), stats: Arc::clone(stats), in_flight, ejected }
+                let now = busy.get(&(name, *ordinal)).copied().unwrap_or_default();
+                Server { ordinal: ordinal.to_string(), stats: Arc::clone(stats), now }
             })
             .collect(),
         states: states.get(name).copied().unwrap_or_default(),
@@ -91,13 +108,19 @@ fn per_server(out: &mut Exposition, services: &[Service]) {
         "ringmaster_proxy_requests_in_flight",
         Kind::Gauge,
         "Requests that have not ended, over all replicas of this server.",
-        &|server| u64::from(server.in_flight),
+        &|server| u64::from(server.now.in_flight),
     );
     family(
         "ringmaster_proxy_server_ejected",
         Kind::Gauge,
         "1 while the published replica of this server is out of the choice.",
-        &|server| u64::from(server.ejected),
+        &|server| u64::from(server.now.ejected),
+    );
+    family(
+        "ringmaster_proxy_server_on_probation",
+        Kind::Gauge,
+        "1 while the published replica of this server is let back after an ejection, and has to show that it answers well.",
+        &|server| u64::from(server.now.on_probation),
     );
     family(
         "ringmaster_proxy_upstream_connections_total",
@@ -105,6 +128,25 @@ fn per_server(out: &mut Exposition, services: &[Service]) {
         "Connections that were made to this server.",
         &|server| load(&server.stats.connections),
     );
+    out.family(
+        "ringmaster_proxy_server_latency_seconds",
+        Kind::Gauge,
+        "How long the published replica of this server takes until its responses begin: the smoothed mean by which hedges \
+         are timed; none before its first response.",
+    );
+    for service in services {
+        for server in &service.servers {
+            if let Some(latency) = server.now.latency {
+                let labels = [("service", service.name.as_str()), ("server", &server.ordinal)];
+                out.sample(&labels, latency.mean_us as f64 / 1e6);
+            }
+        }
+    }
+    by_reason(out, services);
+}
+
+/// What has a reason, for each of which there is a series from the start: the first one is an increase.
+fn by_reason(out: &mut Exposition, services: &[Service]) {
     out.family(
         "ringmaster_proxy_ejections_total",
         Kind::Counter,
@@ -160,6 +202,14 @@ fn per_service(out: &mut Exposition, services: &[Service]) {
         "Tries after the first that the retry budget forbade.",
         &|s| &s.over_budget,
     );
+    out.family(
+        "ringmaster_proxy_requests_queued",
+        Kind::Gauge,
+        "Requests that wait for a place: all replicas have as many in flight as they may.",
+    );
+    for service in services {
+        out.sample(&[("service", service.name.as_str())], service.stats.queued.load(Ordering::Relaxed));
+    }
     out.family(
         "ringmaster_proxy_responses_total",
         Kind::Counter,

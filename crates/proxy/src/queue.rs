@@ -1,6 +1,8 @@
 //! Requests that wait while all endpoints of their service have as many as they may.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,6 +16,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct Waiting {
     count: Cell<u32>,
     freed: Notify,
+    /// Those who wait on all workers.
+    everywhere: Arc<AtomicU32>,
 }
 
 /// One who waits, until it is dropped.
@@ -21,11 +25,17 @@ pub(crate) struct Waiting {
 pub(crate) struct Waiter<'a>(&'a Waiting);
 
 impl Waiting {
+    /// Nobody yet; who comes is counted in `everywhere` too.
+    pub(crate) fn counted_in(everywhere: &Arc<AtomicU32>) -> Waiting {
+        Waiting { everywhere: Arc::clone(everywhere), ..Waiting::default() }
+    }
+
     /// A place in the queue, if there are fewer than `most` in it.
     pub(crate) fn enter(&self, most: u32) -> Option<Waiter<'_>> {
         let count = self.count.get();
         (count < most).then(|| {
             self.count.set(count + 1);
+            self.everywhere.fetch_add(1, Ordering::Relaxed);
             Waiter(self)
         })
     }
@@ -57,6 +67,7 @@ impl Drop for Waiter<'_> {
         // A turn that it was given and did not take is the next one's, which `Notified` sees to. To pass on one that it
         // took would have those who wait wake each other without end.
         self.0.count.set(self.0.count.get() - 1);
+        self.0.everywhere.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -66,16 +77,18 @@ mod tests {
 
     #[tokio::test]
     async fn only_so_many_wait_and_each_is_told() {
-        let waiting = Waiting::default();
+        let everywhere = Arc::new(AtomicU32::new(5));
+        let waiting = Waiting::counted_in(&everywhere);
         let first = waiting.enter(2).unwrap();
         let second = waiting.enter(2).unwrap();
         assert!(waiting.enter(2).is_none());
+        assert_eq!(everywhere.load(Ordering::Relaxed), 7, "beside the five of other workers");
         drop(second);
         assert_eq!(waiting.len(), 1);
         waiting.freed();
         first.turn().await;
         drop(first);
-        assert_eq!(waiting.len(), 0);
+        assert_eq!((waiting.len(), everywhere.load(Ordering::Relaxed)), (0, 5));
     }
 
     #[tokio::test]

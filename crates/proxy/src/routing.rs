@@ -158,7 +158,8 @@ impl Routing {
         };
         for (name, spec) in &snapshot.services {
             let Some(entry) = registry.services.get(name) else { continue };
-            let waiting = previous.waiting.get(name).cloned().unwrap_or_default();
+            let nobody = || Rc::new(Waiting::counted_in(&entry.stats.queued));
+            let waiting = previous.waiting.get(name).cloned().unwrap_or_else(nobody);
             let places = spec.endpoints.values().filter_map(|published| {
                 let known = registry.endpoints.get(&published.replica)?;
                 let member = entry.members.get(&published.replica.ordinal)?;

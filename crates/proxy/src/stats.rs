@@ -210,6 +210,8 @@ pub(crate) struct ServiceStats {
     pub(crate) hedges_won: AtomicU64,
     /// Tries that the budget forbade.
     pub(crate) over_budget: AtomicU64,
+    /// Requests that wait for a place at an endpoint now, on all workers.
+    pub(crate) queued: Arc<AtomicU32>,
     pub(crate) budget: Budget,
     pub(crate) circle: Arc<Circle>,
     pub(crate) stripes: Stripes,
@@ -240,7 +242,8 @@ impl ServiceStats {
     /// Asks for a try after the first one.
     pub(crate) fn may_retry(&self, share: Percent) -> bool {
         let granted = self.budget.withdraw(share, self.stripes.completed());
-        if !granted {
+        // Where none are wanted, none are missed.
+        if !granted && share != Percent(0) {
             self.over_budget.fetch_add(1, Ordering::Relaxed);
         }
         granted

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{Table, presets};
 use ringmaster_core::Timestamp;
+use ringmaster_core::snapshot::Circuit;
 
 /// Prints a text and a line end. A closed pipe is an error that ends the program quietly.
 pub(crate) fn out(text: &str) -> io::Result<()> {
@@ -43,6 +44,25 @@ pub(crate) fn age(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// Why and since when the data plane leaves a replica out, or puts it to the proof.
+pub(crate) fn left_out(circuit: Circuit, now: Timestamp) -> String {
+    let (ago, reason) = (age(circuit.since, now), circuit.reason.as_str());
+    match circuit.on_probation {
+        true => format!("on probation after: {reason}, ejected {ago} ago"),
+        false => format!("ejected for {ago}: {reason}"),
+    }
+}
+
+/// A short time, in at most six letters: `0.6ms`, `14ms`, `2.1s`, `60s`.
+pub(crate) fn millis(millis: f64) -> String {
+    match millis {
+        ..9.95 => format!("{millis:.1}ms"),
+        ..999.5 => format!("{millis:.0}ms"),
+        ..9_950.0 => format!("{:.1}s", millis / 1e3),
+        _ => format!("{:.0}s", millis / 1e3),
+    }
+}
+
 /// A time as RFC 3339 in UTC, to the millisecond.
 pub(crate) fn rfc3339(at: Timestamp) -> String {
     let time = jiff::Timestamp::from_millisecond(at.0 as i64);
@@ -51,6 +71,8 @@ pub(crate) fn rfc3339(at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ringmaster_core::snapshot::EjectReason;
+
     use super::*;
 
     #[test]
@@ -63,6 +85,21 @@ mod tests {
         check(3_600, "60m");
         check(86_400, "24h");
         check(200_000, "2d");
+    }
+
+    #[test]
+    fn short_times_fit_a_column() {
+        let shown = [0.04, 0.62, 9.96, 14.2, 999.4, 999.6, 9_960.0, 60_000.0].map(millis);
+        assert_eq!(shown, ["0.0ms", "0.6ms", "10ms", "14ms", "999ms", "1.0s", "10s", "60s"]);
+    }
+
+    #[test]
+    fn who_is_left_out_is_told_with_the_reason_and_since_when() {
+        let circuit = Circuit { reason: EjectReason::Errors, since: Timestamp(1_000), on_probation: false };
+        let now = Timestamp(13_500);
+        assert_eq!(left_out(circuit, now), "ejected for 12s: 5xx in a row");
+        let after = Circuit { reason: EjectReason::Slow, on_probation: true, ..circuit };
+        assert_eq!(left_out(after, now), "on probation after: slower than the others, ejected 12s ago");
     }
 
     #[test]

@@ -259,6 +259,8 @@ mod tests {
             in_flight: 0,
             requests: 0,
             ejected: false,
+            circuit: None,
+            latency: None,
         };
         let status = ServiceStatus {
             observed_generation: Generation(1),

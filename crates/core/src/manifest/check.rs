@@ -150,7 +150,7 @@ fn ejection(rules: &mut Rules, spec: &Ejection) {
     }
     rules.not_zero("time", spec.time);
     rules.require("maxTime", spec.max_time >= spec.time, || {
-        format!("{} is less than the time of {}", spec.max_time, spec.time)
+        format!("`maxTime` of {} is less than `time` of {}", spec.max_time, spec.time)
     });
 }
 

@@ -1,11 +1,14 @@
 //! Who serves a key, who was passed over, and why: the same walk for the proxy, for `explain` and for a bound.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::{KeyHash, Ring};
+use crate::Timestamp;
 use crate::ids::Ordinal;
+use crate::snapshot::Circuit;
 
 /// Why a member is passed over for one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -43,7 +46,7 @@ impl fmt::Display for SkipReason {
         f.write_str(match self {
             SkipReason::NotReady => "not ready",
             SkipReason::Draining => "draining",
-            SkipReason::Ejected => "ejected after failures",
+            SkipReason::Ejected => "ejected",
             SkipReason::OverBound => "over its bound",
             SkipReason::SlowStart => "new, and has not taken over this key yet",
             SkipReason::Tried => "tried already",
@@ -84,6 +87,12 @@ pub struct Explanation {
     pub candidates: Vec<Ordinal>,
     /// Those that are passed over, in the key's order.
     pub skipped: Vec<Skipped>,
+    /// Those that the data plane has ejected, or has on probation, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub circuits: BTreeMap<Ordinal, Circuit>,
+    /// When this is so; none for a ring that only a file describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
 /// A member that is passed over.
@@ -106,6 +115,8 @@ impl Explanation {
             owner: None,
             candidates: Vec::new(),
             skipped: Vec::new(),
+            circuits: BTreeMap::new(),
+            at: None,
         };
         for ordinal in ring.candidates_of_hash(hash) {
             explanation.owner = explanation.owner.or(Some(ordinal));

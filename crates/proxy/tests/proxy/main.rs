@@ -21,5 +21,6 @@ mod replay;
 mod routing;
 mod scale;
 mod streaming;
+mod told;
 mod upgrade;
 mod world;

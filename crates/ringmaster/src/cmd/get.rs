@@ -8,7 +8,7 @@ use ringmaster_core::status::{ConditionKind, Phase, ReplicaStatus};
 
 use super::diff::service_yaml;
 use crate::cli::{Get, Listed, Output};
-use crate::output::{age, out, table};
+use crate::output::{age, left_out, millis, out, table};
 
 pub(super) async fn run(client: &Client, options: &Get) -> anyhow::Result<()> {
     let mut shown = print(&client.overview().await?, options, None)?;
@@ -122,12 +122,14 @@ fn replica_text(list: &[ReplicaStatus], now: Timestamp, output: Output) -> anyho
 pub(super) fn replica_table(list: &[ReplicaStatus], now: Timestamp, wide: bool) -> String {
     let mut header = vec!["NAME", "STATUS", "ADDRESS", "IN FLIGHT", "REQUESTS", "RESTARTS", "AGE"];
     if wide {
-        header.extend(["REVISION", "ENGINE NAME", "MESSAGE"]);
+        header.extend(["LATENCY", "REVISION", "ENGINE NAME", "MESSAGE"]);
     }
     let rows = list.iter().map(|member| {
         let mut state = phase(member.phase).to_owned();
         if member.ejected {
             state += " (ejected)";
+        } else if member.circuit.is_some() {
+            state += " (on probation)";
         } else if member.phase == Phase::Ready && !member.updated {
             state += " (old)";
         }
@@ -142,9 +144,12 @@ pub(super) fn replica_table(list: &[ReplicaStatus], now: Timestamp, wide: bool) 
             member.created_at.map_or_else(dash, |at| age(at, now)),
         ];
         if wide {
+            cells.push(member.latency.map_or_else(dash, |latency| millis(latency.mean_us as f64 / 1e3)));
             cells.push(member.revision.clone().unwrap_or_else(dash));
             cells.push(member.engine_name.clone().unwrap_or_else(dash));
-            cells.push(member.message.clone());
+            // The message says why it is out; when is told here, because it changes with every look.
+            let circuit = member.circuit.filter(|_| member.phase == Phase::Ready);
+            cells.push(circuit.map_or_else(|| member.message.clone(), |circuit| left_out(circuit, now)));
         }
         cells
     });

@@ -4,14 +4,14 @@ use ringmaster_client::Client;
 use ringmaster_core::ServiceName;
 use ringmaster_core::api::{RingShare, RingView};
 use ringmaster_core::desired::ring_members;
-use ringmaster_core::ring::explain::Explanation;
+use ringmaster_core::ring::explain::{Explanation, SkipReason, Skipped};
 use ringmaster_core::ring::{Ring, fresh};
 use ringmaster_core::spec::ServiceSpec;
 use serde::Serialize;
 
 use super::{BadInput, parse, read_manifests, service_name};
 use crate::cli::{Output, RingOf};
-use crate::output::{out, table};
+use crate::output::{left_out, out, table};
 
 /// The seed of a ring that only a file describes: what it shows is an example of what a daemon would make.
 const OFFLINE_SEED: u64 = 0;
@@ -123,13 +123,26 @@ fn print_explanation(service: &ServiceName, explanation: &Explanation, output: O
         out(&format!("owner       {}", replica(owner)))?;
     }
     for skipped in &explanation.skipped {
-        out(&format!("passed over {}: {}", replica(skipped.ordinal), skipped.reason))?;
+        out(&format!("passed over {}: {}", replica(skipped.ordinal), why(explanation, skipped)))?;
     }
     if let Some(serves) = explanation.serves() {
         out(&format!("goes to     {}", replica(serves)))?;
     }
+    for (ordinal, circuit) in explanation.circuits.iter().filter(|(_, circuit)| circuit.on_probation) {
+        let told = left_out(*circuit, explanation.at.unwrap_or_default());
+        out(&format!("but         {} is {told}: single requests go there", replica(*ordinal)))?;
+    }
     let next: Vec<String> = explanation.candidates.iter().skip(1).map(|ordinal| replica(*ordinal)).collect();
     Ok(out(&format!("then        {}", if next.is_empty() { "nobody".to_owned() } else { next.join(", ") }))?)
+}
+
+/// Why a member is passed over; since when and for what, if it is ejected.
+fn why(explanation: &Explanation, skipped: &Skipped) -> String {
+    let circuit = explanation.circuits.get(&skipped.ordinal).filter(|circuit| !circuit.on_probation);
+    match (skipped.reason, circuit, explanation.at) {
+        (SkipReason::Ejected, Some(circuit), Some(at)) => left_out(*circuit, at),
+        (reason, ..) => reason.to_string(),
+    }
 }
 
 /// Prints for scripts where that was asked for; returns whether it was.

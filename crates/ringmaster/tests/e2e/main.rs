@@ -18,6 +18,7 @@ mod figures;
 mod hands;
 mod input;
 mod lab;
+mod left_out;
 mod load;
 mod logs;
 mod page;

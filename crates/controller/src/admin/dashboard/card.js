@@ -8,7 +8,7 @@ const GONE = new Set(["Draining", "Terminating", "Exited"]);
 const SKIPPED = {
   notReady: "not ready",
   draining: "draining",
-  ejected: "ejected after failures",
+  ejected: "ejected",
   overBound: "over its bound",
   slowStart: "new, and has not taken over this key yet",
 };
@@ -86,7 +86,7 @@ export class Card {
       this.fetchShares();
     }
     // Who serves a key depends on who is there.
-    const there = members.map((m) => `${m.name} ${m.phase} ${m.ejected}`).join();
+    const there = members.map((m) => `${m.name} ${m.phase} ${m.ejected} ${m.circuit?.reason}`).join();
     if (this.there !== there) {
       this.there = there;
       if (this.find(".key").value) this.askSoon(50);
@@ -129,12 +129,14 @@ export class Card {
     const perSecond = rate(replica);
     const share = gone ? undefined : this.shares.get(replica.ordinal);
     row.node.classList.toggle("gone", gone);
-    row.phase.className = `phase ${replica.phase === "Ready" && !replica.ejected ? "good" : BAD.has(replica.phase) || replica.ejected ? "bad" : ""}`;
-    set(row.phase, replica.ejected ? `${replica.phase}, ejected` : replica.phase);
-    set(row.note, replica.message);
+    const { phase, ejected, circuit, latency } = replica;
+    row.phase.className = `phase ${ejected || BAD.has(phase) ? "bad" : phase === "Ready" && !circuit ? "good" : ""}`;
+    set(row.phase, ejected ? `${phase}, ejected` : circuit ? `${phase}, on probation` : phase);
+    set(row.note, circuit ? leftOut(replica) : replica.message);
     set(row.share, share === undefined ? "–" : percent(share));
     set(row.rate, perSecond === null ? "–" : perSecond.toFixed(perSecond < 10 ? 1 : 0));
     set(row.inFlight, String(replica.inFlight));
+    set(row.latency, latency ? millis(latency.meanUs) : "–");
     set(row.restarts, String(replica.restarts));
     set(row.ejections, String(ejections(this.name, replica.name)));
     set(row.age, replica.createdAt === null ? "–" : span(now() - replica.createdAt));
@@ -253,8 +255,13 @@ export class Card {
     const lines = [];
     if (owner === null) lines.push(["owner", hash === null ? "nobody: this policy does not look at keys" : "nobody"]);
     else lines.push(["owner", named(owner)]);
+    const circuit = (ordinal) => this.view.status?.members.find((m) => m.ordinal === ordinal && m.circuit);
     for (const { ordinal, reason } of skipped.slice(0, 10)) {
-      lines.push(["passed over", [...named(ordinal), `: ${SKIPPED[reason] ?? reason}`]]);
+      const out = reason === "ejected" && circuit(ordinal);
+      lines.push(["passed over", [...named(ordinal), `: ${out ? leftOut(out) : SKIPPED[reason] ?? reason}`]]);
+    }
+    for (const ordinal of candidates.filter((one) => circuit(one)).slice(0, 10)) {
+      lines.push(["but", [...named(ordinal), ` is ${leftOut(circuit(ordinal))}`]]);
     }
     lines.push(["goes to", server === null ? "nobody: 503" : named(server), "goes"]);
     const next = candidates.filter((ordinal) => ordinal !== server);
@@ -352,6 +359,16 @@ function backTo(to, from, at) {
   return `back to the template of revision ${to.revision}${age}: ${what} (${changed.join(", ")}). Every replica is replaced; the count and balancing stay.`;
 }
 
+// Why and since when the data plane leaves it out, or puts it to the proof.
+function leftOut({ message, circuit }) {
+  const ago = span(now() - circuit.since);
+  return circuit.onProbation ? `${message}, ejected ${ago} ago` : `${message}, for ${ago}`;
+}
+
+function millis(us) {
+  return us < 9950 ? `${(us / 1000).toFixed(1)} ms` : us < 999500 ? `${(us / 1000).toFixed(0)} ms` : `${(us / 1e6).toFixed(1)} s`;
+}
+
 // Whether letters on it are white.
 function isDark(hex) {
   const [red, green, blue] = [1, 3, 5].map((place) => parseInt(hex.slice(place, place + 2), 16));
@@ -409,6 +426,7 @@ function makeRow(replica) {
     share: cell("Share", "n"),
     rate: cell("Req/s", "n"),
     inFlight: cell("In flight", "n"),
+    latency: cell("Latency", "n"),
     restarts: cell("Restarts", "n"),
     ejections: cell("Ejected", "n"),
     age: cell("Age", "n"),

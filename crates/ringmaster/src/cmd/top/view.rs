@@ -2,20 +2,22 @@
 
 use ringmaster_core::Timestamp;
 use ringmaster_core::event::{Event, Severity};
+use ringmaster_core::snapshot::Circuit;
 use ringmaster_core::status::{ConditionKind, Phase, ReplicaStatus};
 use serde::Serialize;
 
 use super::counted::Requests;
 use super::{Look, Rings};
-use crate::output::age;
+use crate::output::{age, millis as short_millis};
 
 /// Events that are shown where there is room.
 const EVENTS_SHOWN: usize = 8;
 /// The columns of replicas: head, width, and whether figures stand in them. 80 in all, with the spaces between.
-const COLUMNS: [(&str, usize, bool); 8] = [
-    ("  REPLICA", 19, false),
+const COLUMNS: [(&str, usize, bool); 9] = [
+    ("  REPLICA", 15, false),
     ("STATE", 16, false),
-    ("REQ/S", 7, true),
+    ("REQ/S", 6, true),
+    ("REPLY", 5, true),
     ("FLIGHT", 6, true),
     ("SHARE", 6, true),
     ("EXPECT", 6, true),
@@ -79,6 +81,10 @@ pub(super) struct Replica {
     pub(super) name: String,
     pub(super) phase: Phase,
     pub(super) ejected: bool,
+    /// Why the data plane has ejected it, or has it on probation.
+    pub(super) circuit: Option<Circuit>,
+    /// How long its responses take to begin, as the data plane has learnt.
+    pub(super) latency_ms: Option<f64>,
     pub(super) requests_per_second: f64,
     pub(super) in_flight: u32,
     /// Of the service's requests; none without any.
@@ -113,6 +119,8 @@ impl View {
                     name: member.name.clone(),
                     phase: member.phase,
                     ejected: member.ejected,
+                    circuit: member.circuit,
+                    latency_ms: member.latency.map(|latency| latency.mean_us as f64 / 1e3),
                     requests_per_second: per_second(requests_since(before, member), seconds),
                     in_flight: member.in_flight,
                     share: (total > 0).then(|| requests_since(first, member) as f64 / total as f64),
@@ -225,7 +233,7 @@ fn service_lines(service: &Service, room: usize) -> Vec<String> {
     let left_out = if replicas.len() > room { replicas.len() - room.saturating_sub(1) } else { 0 };
     if left_out > 0 {
         // Where not all can be seen, those in trouble come first.
-        replicas.sort_by_key(|replica| replica.phase == Phase::Ready && !replica.ejected);
+        replicas.sort_by_key(|replica| replica.phase == Phase::Ready && replica.circuit.is_none());
         replicas.truncate(room.saturating_sub(1));
     }
     lines.extend(replicas.into_iter().map(|replica| row(&cells(replica))));
@@ -233,16 +241,18 @@ fn service_lines(service: &Service, room: usize) -> Vec<String> {
     lines
 }
 
-fn cells(replica: &Replica) -> [String; 8] {
+fn cells(replica: &Replica) -> [String; 9] {
     let share = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.1}%", 100.0 * share));
-    let state = match (replica.phase, replica.ejected) {
-        (phase, true) => format!("{phase:?}, ejected"),
-        (phase, false) => format!("{phase:?}"),
+    let state = match (replica.phase, replica.ejected, replica.circuit) {
+        (phase, true, _) => format!("{phase:?}, ejected"),
+        (phase, false, Some(_)) => format!("{phase:?}, probation"),
+        (phase, false, None) => format!("{phase:?}"),
     };
     [
         format!("  {}", replica.name),
         state,
         rate(replica.requests_per_second),
+        replica.latency_ms.map_or("-".to_owned(), short_millis),
         replica.in_flight.to_string(),
         share(replica.share),
         share(replica.expected),
@@ -283,7 +293,7 @@ fn rate(rate: f64) -> String {
     if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
-fn row(cells: &[String; 8]) -> String {
+fn row(cells: &[String; 9]) -> String {
     let cell = |(text, (_, width, numeric)): (&String, (&str, usize, bool))| match numeric {
         true => format!("{:>width$}", cut(text, width)),
         false => format!("{:<width$}", cut(text, width)),

@@ -1,12 +1,17 @@
+use ringmaster_core::snapshot::EjectReason;
 use ringmaster_core::{Reason, ServiceName};
 
 use super::*;
+
+const OUT: Circuit = Circuit { reason: EjectReason::Slow, since: Timestamp(990_000), on_probation: false };
 
 fn replica(name: &str, phase: Phase) -> Replica {
     Replica {
         name: name.to_owned(),
         phase,
         ejected: false,
+        circuit: None,
+        latency_ms: Some(0.617),
         requests_per_second: 66.71,
         in_flight: 2,
         share: Some(0.3331),
@@ -48,9 +53,21 @@ fn view() -> View {
         traffic: traffic.clone(),
         replicas: vec![
             replica("web-0", Phase::Ready),
-            Replica { ejected: true, ejections: 4, ..replica("web-1", Phase::Ready) },
+            Replica {
+                ejected: true,
+                circuit: Some(OUT),
+                latency_ms: Some(1_234.5),
+                ejections: 4,
+                ..replica("web-1", Phase::Ready)
+            },
+            Replica {
+                circuit: Some(Circuit { on_probation: true, ..OUT }),
+                ejections: 1,
+                ..replica("web-3", Phase::Ready)
+            },
             Replica {
                 requests_per_second: 0.0,
+                latency_ms: None,
                 share: None,
                 restarts: 12,
                 ..replica("web-2", Phase::CrashLoopBackOff)
@@ -77,10 +94,11 @@ ringmaster 0.1.0, docker, instance default
 2 of 3 ready   200/s   p50 0.6 ms   p99 14 ms   failed 0.0/s, 3 in all
 
 web   2 of 3 ready   200/s   p50 0.6 ms   p99 14 ms   failed 0.0/s, 3 in all   …
-  REPLICA           STATE              REQ/S FLIGHT  SHARE EXPECT EJECT RESTART
-  web-0             Ready               66.7      2  33.3%  33.3%     0       0
-  web-1             Ready, ejected      66.7      2  33.3%  33.3%     4       0
-  web-2             CrashLoopBackOff     0.0      2      -  33.3%     0      12
+  REPLICA       STATE             REQ/S REPLY FLIGHT  SHARE EXPECT EJECT RESTART
+  web-0         Ready              66.7 0.6ms      2  33.3%  33.3%     0       0
+  web-1         Ready, ejected     66.7  1.2s      2  33.3%  33.3%     4       0
+  web-3         Ready, probation   66.7 0.6ms      2  33.3%  33.3%     1       0
+  web-2         CrashLoopBackOff    0.0     -      2      -  33.3%     0      12
 
     2s ! web-1 Failed (x2): web-1-0: exit code 137, as it seems
  3m20s   web-1 Ready: web-1-0 gets traffic";
@@ -108,7 +126,7 @@ fn a_low_screen_shows_who_is_in_trouble_first() {
         assert!(lines.len() <= height, "{height}: {}", lines.len());
     }
     let lines = render(&view, Size { width: 80, height: Some(24) });
-    assert!(lines[5].starts_with("  web-x             NotReady"), "{}", lines[5]);
+    assert!(lines[5].starts_with("  web-x         NotReady"), "{}", lines[5]);
     assert!(lines.contains(&"  and 986 more".to_owned()), "{lines:#?}");
 }
 
