@@ -107,9 +107,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
             Burst::Reset => return cut_off(&client.stream),
         }
     }
-    if let Err(error) = client.stream.shutdown().await {
-        tracing::trace!(client = %client.address, %error, "client connection was gone at its end");
-    }
+    // Closing the socket tells the other side; a call to say so before would be one too many.
 }
 
 impl Client {
