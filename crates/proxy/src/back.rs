@@ -24,6 +24,7 @@ use crate::upgrade;
 use crate::upstream::Endpoint;
 use crate::worker::Worker;
 
+/// What the proxy adds to a response.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Added {
     /// Whole lines.
@@ -136,6 +137,21 @@ impl Passage<'_> {
         if asked.zip(taken).is_some_and(fits) { Ok(()) } else { Err(begun.is_invalid().into()) }
     }
 
+    /// Writes the head of a response whose request was sent as a whole; returns how its body goes on.
+    fn write_head(
+        &mut self,
+        out: &mut Vec<u8>,
+        service: &Service,
+        begun: &Begun,
+        added: &Added,
+    ) -> (Outgoing, Persistence) {
+        let stall = self.front.limits.stall_timeout.0;
+        let to = outgoing(self.worker, self.request, &begun.response, stall, true);
+        let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
+        write_head(self.worker, &mut self.exchange, out, service, endpoint, message, added, to);
+        to
+    }
+
     /// Relays a response whose request was sent as a whole.
     pub(crate) async fn bring_back(
         &mut self,
@@ -144,20 +160,8 @@ impl Passage<'_> {
         added: &Added,
         end: usize,
     ) -> After {
-        let (outgoing, persistence) =
-            outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
         let mut out = self.worker.buffers.out();
-        let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
-        write_head(
-            self.worker,
-            &mut self.exchange,
-            &mut out,
-            service,
-            endpoint,
-            message,
-            added,
-            (outgoing, persistence),
-        );
+        let (outgoing, persistence) = self.write_head(&mut out, service, &begun, added);
         let Begun { mut connection, mut buffer, response, in_flight, sent_whole, .. } = begun;
         let mut body = Body::new(response.framing, buffer.head.len);
         let relayed = Cell::new(0);
@@ -203,19 +207,7 @@ impl Passage<'_> {
         end: usize,
     ) -> After {
         let mut out = self.worker.buffers.out();
-        let (outgoing, _) =
-            outgoing(self.worker, self.request, &begun.response, self.front.limits.stall_timeout.0, true);
-        let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
-        write_head(
-            self.worker,
-            &mut self.exchange,
-            &mut out,
-            service,
-            endpoint,
-            message,
-            added,
-            (outgoing, Persistence::Stays),
-        );
+        self.write_head(&mut out, service, &begun, added);
         self.exchange.uncounted();
         if relay::write(&mut self.client.stream, &mut out, &[], self.front.limits.stall_timeout.0)
             .await

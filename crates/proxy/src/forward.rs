@@ -41,8 +41,7 @@ pub(crate) struct Passage<'a> {
     pub(crate) body_is_taken: bool,
 }
 
-/// What the proxy adds to a response.
-/// Why a request gets an answer of our own, and whether its body has been read.
+/// An answer of our own instead of an endpoint's.
 pub(crate) enum Own {
     Refusal(Refusal),
     Answer(Answer),

@@ -13,6 +13,7 @@ use crate::h1::emit::{self, Persistence};
 use crate::h1::request::Method;
 use crate::io::read_more;
 use crate::relay;
+use crate::stream::CONTINUE;
 use crate::upload::KEPT_BYTES_MAX;
 
 impl Passage<'_> {
@@ -20,28 +21,25 @@ impl Passage<'_> {
     pub(crate) async fn ask_local(&mut self) -> After {
         let mut body = Vec::new();
         let mut reader = Body::new(self.request.framing, self.buffer.head.len);
+        // What is left in the buffer after a part was read is no beginning of a body: a refusal must not look for its end.
+        self.body_is_taken(None);
+        let mut go_on = self.request.expects_continue.then_some(CONTINUE);
         let end = loop {
             match reader.next(self.buffer) {
                 Ok(Piece::Data(range)) => body.extend_from_slice(&self.buffer[range]),
                 Ok(Piece::End) => break reader.end(),
                 Ok(Piece::More) => {
                     reader.compact(self.buffer);
-                    if self.request.expects_continue && body.is_empty() {
-                        let mut go_on = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
-                        if relay::write(
-                            &mut self.client.stream,
-                            &mut go_on,
-                            &[],
-                            self.front.limits.stall_timeout.0,
-                        )
-                        .await
-                        .is_err()
-                        {
-                            return After::Close;
-                        }
+                    let stall = self.front.limits.stall_timeout.0;
+                    if let Some(go_on) = go_on.take().filter(|_| body.is_empty())
+                        && relay::write(&mut self.client.stream, &mut go_on.to_vec(), &[], stall)
+                            .await
+                            .is_err()
+                    {
+                        return After::Close;
                     }
                     let read = read_more(&mut self.client.stream, self.buffer);
-                    match self.client.timer.within(self.front.limits.stall_timeout.0, read).await {
+                    match self.client.timer.within(stall, read).await {
                         Some(Ok(count)) if count > 0 => {}
                         Some(_) => return self.refuse(&Refusal::ClientBodyBroken.answer()).await,
                         None => return self.refuse(&Refusal::ClientBodyStalled.answer()).await,

@@ -35,7 +35,8 @@ use crate::upstream::{Connection, Endpoint, Failure, FailureKind, HeadFailure, I
 /// send, as it would do by itself before long (RFC 9110 section 10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// Asks a client for the body that it holds back.
+pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What came of a try.
 enum Outcome {

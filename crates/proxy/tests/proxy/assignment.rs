@@ -84,6 +84,43 @@ async fn a_body_that_is_too_large_is_refused_in_the_assignments_form() {
     world.stop().await;
 }
 
+/// Wherever the reads end, one of the paddings has what is left begin with what looks like the end of a chunked body.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_body_that_is_too_large_is_no_request() {
+    let origin = replica().await;
+    let world = world(&origin, true).await;
+    let end = "0\r\n\r\n";
+    for padding in 0..end.len() {
+        let data = "x".repeat(padding) + &end.repeat(40_000);
+        let mut client = world.client().await;
+        let head = "POST /add HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}{:x}\r\n{data}\r\n0\r\n\r\n", data.len())).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.text(), r#"{"message":"<Error> request body is too large","status":"failure"}"#);
+        assert_eq!(answer.headers["connection"], "close", "{padding}");
+        assert!(client.is_closed().await, "{padding}");
+    }
+    assert_eq!(origin.counts().requests, 0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expectation_is_answered_once() {
+    let origin = replica().await;
+    let world = world(&origin, true).await;
+    let mut client = world.client().await;
+    client
+        .send("POST /add HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    assert_eq!(client.head().await.unwrap().0, 100);
+    // It has begun to send, which is no reason to ask again.
+    client.send("2\r\n").await;
+    tokio::task::yield_now().await;
+    client.send("{}\r\n0\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 202);
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_api_the_paths_are_the_replicas_and_404_is_404() {
     let origin = replica().await;
