@@ -146,36 +146,32 @@ deps: deps-nginx deps-chromium deps-prometheus ## Look for what the tests use; i
 		echo "deps: the engine tests (docker conformance, end to end on docker) are skipped"; \
 	fi
 
-# The package would start a service on port 80, now and at every boot: a policy denies the first for as long as apt
-# runs (unless the machine has a policy of its own, which then decides), and the second is disabled.
-.PHONY: deps-nginx
-deps-nginx:
-	@if [ -n "$(NGINX)" ]; then echo "deps: nginx is here"; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "deps: installing nginx-light, without its service"; \
-		policy=/usr/sbin/policy-rc.d; \
-		if [ ! -e $$policy ]; then \
-			trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 0755 $$policy; \
-		fi; \
-		if apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y nginx-light; then \
-			update-rc.d nginx disable || true; \
-		else echo "deps: nginx-light cannot be installed: the comparison of the ring with nginx is skipped"; fi; \
-	else echo "deps: no nginx: install nginx-light; the comparison of the ring with nginx is skipped"; fi
+# $(call without-service,NAME,WHERE IT IS,PACKAGE,WHAT IS LOST WITHOUT IT). The package would start a service, now and at every
+# boot: a policy denies the first for as long as apt runs (unless the machine has a policy of its own, which then
+# decides), and the second is disabled.
+define without-service
+if [ -n "$(2)" ]; then echo "deps: $(1) is here"; \
+elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	echo "deps: installing $(3), without its service"; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then \
+		trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 0755 $$policy; \
+	fi; \
+	if apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(3); then \
+		update-rc.d $(1) disable || true; \
+	else echo "deps: $(3) cannot be installed: $(4)"; fi; \
+else echo "deps: no $(1): install $(3); $(4)"; fi
+endef
 
-# As nginx: without its service.
-.PHONY: deps-haproxy
+.PHONY: deps-nginx deps-haproxy deps-prometheus
+deps-nginx:
+	@$(call without-service,nginx,$(NGINX),nginx-light,the comparison of the ring with nginx is skipped)
+
 deps-haproxy:
-	@if [ -n "$(HAPROXY)" ]; then echo "deps: haproxy is here"; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "deps: installing haproxy, without its service"; \
-		policy=/usr/sbin/policy-rc.d; \
-		if [ ! -e $$policy ]; then \
-			trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 0755 $$policy; \
-		fi; \
-		if apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends haproxy; then \
-			update-rc.d haproxy disable || true; \
-		else echo "deps: haproxy cannot be installed: the cost of the data plane is printed without its ratios"; fi; \
-	else echo "deps: no haproxy: install haproxy; the cost of the data plane is printed without its ratios"; fi
+	@$(call without-service,haproxy,$(HAPROXY),haproxy,the cost of the data plane is printed without its ratios)
+
+deps-prometheus:
+	@$(call without-service,prometheus,$(PROMETHEUS),prometheus,the check of dashboards and rules is skipped)
 
 .PHONY: deps-chromium
 deps-chromium:
@@ -186,21 +182,6 @@ deps-chromium:
 			chromium chromium-driver fonts-dejavu-core || \
 		echo "deps: chromium cannot be installed: the tests of the live page in a browser are skipped"; \
 	else echo "deps: no chromium: install chromium and chromium-driver; the tests of the live page in a browser are skipped"; fi
-
-# As nginx: without its service, which would listen on port 9090.
-.PHONY: deps-prometheus
-deps-prometheus:
-	@if [ -n "$(PROMETHEUS)" ]; then echo "deps: prometheus is here"; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "deps: installing prometheus, without its service"; \
-		policy=/usr/sbin/policy-rc.d; \
-		if [ ! -e $$policy ]; then \
-			trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 0755 $$policy; \
-		fi; \
-		if apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends prometheus; then \
-			update-rc.d prometheus disable || true; \
-		else echo "deps: prometheus cannot be installed: the check of dashboards and rules is skipped"; fi; \
-	else echo "deps: no prometheus: install it with its promtool; the check of dashboards and rules is skipped"; fi
 
 .PHONY: dashboards-check
 dashboards-check: deps-prometheus ## Run every panel, rule and alert on a real Prometheus that scrapes a real daemon
@@ -235,10 +216,18 @@ bench-proxy: deps-haproxy deps-nginx ## Print what a request costs in the data p
 	@cargo build --release --locked --workspace --all-features --bin ringmaster --bin ringmaster-bench
 	@$(RELEASE)/ringmaster-bench --binary $(BIN) $(BENCH)
 
-soak: ## The long runs: the planner through 100,000 sequences of faults, the failover figure with 50 kills
-	@PROPTEST_CASES=100000 cargo test --release --locked -p ringmaster-core --test plan
+sim: ## Simulate the controller: 10,000 seeds, every single fault of three patterns, and bugs on purpose
+	@cargo test --release --locked -p ringmaster-sim --features planted --test sim -- --nocapture
+
+# On the engine: 50 kills of a replica, 50 of the controller during rollouts, 50 rollouts.
+SEEDS ?= 200000
+soak: ## The long runs: SEEDS=200000 simulations, 100,000 sequences of faults of the planner, 50 of each kind on the engine
+	@PROPTEST_CASES=100000 cargo test --release --locked -p ringmaster-core --test plan --test rollout
 	@cargo build --release --locked -p ringmaster-replica
 	@RINGMASTER_REQUIRE_ENGINE=1 RINGMASTER_KILLS=50 cargo test --release --locked -p ringmaster --test e2e figures::failover -- --nocapture --test-threads=1
+	@RINGMASTER_REQUIRE_ENGINE=1 RINGMASTER_ROLLOUTS=50 cargo test --release --locked -p ringmaster --test e2e rollout_figures:: -- --nocapture --test-threads=1
+	@RINGMASTER_REQUIRE_ENGINE=1 RINGMASTER_CONTROLLER_KILLS=50 cargo test --release --locked -p ringmaster --test e2e controller_kills -- --nocapture --test-threads=1
+	@RINGMASTER_COMMIT=$$(git rev-parse --short HEAD) cargo run --release --locked -p ringmaster-sim --example soak -- $(SEEDS)
 
 # Not for CI: SCALE_REPLICAS processes at once.
 .PHONY: scale-figures
@@ -258,6 +247,3 @@ compare: ## Experiment: the same load through haproxy and nginx, where installed
 report: ## One page of all experiments: lab-out/report.html
 a1 a2 a3 a4 compare report: $(if $(filter docker,$(MODE)),images,build)
 	@$(BIN) lab $@ $(LAB) || [ $$? = 4 ]
-
-sim:
-	@echo "make $@ comes with a later version: see CHANGELOG.md"; exit 1

@@ -8,7 +8,8 @@ use futures_util::{Stream, StreamExt};
 use reqwest::{Method, StatusCode};
 use ringmaster_core::api::{
     ApplyRequest, ApplyResponse, DaemonInfo, ErrorBody, EventList, FaultRequest, LogFilter, Overview,
-    RevisionList, RingView, RollbackRequest, RollbackResponse, ScaleRequest, ServiceView,
+    RevisionList, RingView, RollbackRequest, RollbackResponse, RolloutAction, RolloutRequest,
+    RolloutResponse, ScaleRequest, ServiceView,
 };
 use ringmaster_core::ring::explain::Explanation;
 use ringmaster_core::{Generation, ServiceName};
@@ -133,6 +134,18 @@ impl Client {
         to_revision: Option<Generation>,
     ) -> Result<RollbackResponse, ClientError> {
         self.post(&format!("/api/v1/services/{name}/rollback"), &RollbackRequest { to_revision }).await
+    }
+
+    /// Holds a service's rollout, lets it go on, promotes its canary, or begins one without another template.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] if that cannot be done now; nothing is changed.
+    pub async fn rollout(
+        &self,
+        name: &ServiceName,
+        action: RolloutAction,
+    ) -> Result<RolloutResponse, ClientError> {
+        self.post(&format!("/api/v1/services/{name}/rollout"), &RolloutRequest { action }).await
     }
 
     /// What the daemon logs.

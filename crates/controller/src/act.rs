@@ -6,7 +6,24 @@ use std::time::Duration;
 
 use ringmaster_core::ReplicaName;
 use ringmaster_core::observed::{ReplicaState, RuntimeId, RuntimeReplica};
+use ringmaster_core::spec::PreStop;
+use ringmaster_core::world::Removal;
 use ringmaster_runtime::{CreateRequest, ErrorKind, Runtime, RuntimeError};
+use tokio::time::Instant;
+
+use crate::probe::get_once;
+
+/// What is left for the stop signal at least, however long the hook took.
+const AFTER_HOOK_MIN: Duration = Duration::from_secs(2);
+
+/// What has become of the hook before a stop.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum HookEnd {
+    /// There was none, or it has succeeded.
+    Good,
+    /// It has failed, or not ended in time. The replica was stopped all the same.
+    Failed(String),
+}
 
 /// Creates and starts a replica.
 pub(crate) async fn create(
@@ -16,26 +33,54 @@ pub(crate) async fn create(
     runtime.create(&request).await
 }
 
-/// Stops and removes a replica, if it still is the one that was meant.
+/// Stops and removes a replica, if it still is the one that was meant. What is to run before the stop runs first.
 pub(crate) async fn remove(
-    runtime: Arc<dyn Runtime>,
-    id: RuntimeId,
-    name: ReplicaName,
+    runtime: &dyn Runtime,
+    id: &RuntimeId,
+    name: &ReplicaName,
     grace: Option<Duration>,
-) -> Result<(), RuntimeError> {
-    let Some(found) = runtime.inspect(&id).await? else { return Ok(()) };
-    if found.name != name {
-        let why = format!("it is {} now: observing again", found.name);
-        return Err(RuntimeError::new(format!("remove {name}"), ErrorKind::Conflict, why));
-    }
-    match (&found.state, grace) {
-        (ReplicaState::Running | ReplicaState::Paused, Some(grace)) => runtime.stop(&id, grace).await?,
-        (ReplicaState::Running | ReplicaState::Paused, None) => {
-            // It was to be removed because it had ended, and somebody has started it again.
-            let why = "it runs again: observing again";
-            return Err(RuntimeError::new(format!("remove {name}"), ErrorKind::Conflict, why));
+) -> (Result<(), RuntimeError>, HookEnd) {
+    let found = match runtime.inspect(id).await {
+        Ok(found) => found,
+        Err(error) => return (Err(error), HookEnd::Good),
+    };
+    let mut hook = HookEnd::Good;
+    match (Removal::of(found.as_ref(), name, grace), found) {
+        (Removal::Done, _) => return (Ok(()), hook),
+        (Removal::Refused(why), _) => {
+            let error = RuntimeError::new(format!("remove {name}"), ErrorKind::Conflict, why);
+            return (Err(error), hook);
         }
-        _ => {}
+        (Removal::Stop(grace), found) => {
+            let begun = Instant::now();
+            if let Some(found) =
+                found.filter(|found| found.state == ReplicaState::Running && !grace.is_zero())
+            {
+                hook = run_hook(runtime, &found, grace).await;
+            }
+            let left = grace.saturating_sub(begun.elapsed()).max(AFTER_HOOK_MIN.min(grace));
+            if let Err(error) = runtime.stop(id, left).await {
+                return (Err(error), hook);
+            }
+        }
+        (Removal::Remove, _) => {}
     }
-    runtime.remove(&id).await
+    (runtime.remove(id).await, hook)
+}
+
+async fn run_hook(runtime: &dyn Runtime, replica: &RuntimeReplica, limit: Duration) -> HookEnd {
+    let outcome = match runtime.pre_stop(&replica.id).await {
+        Ok(None) => return HookEnd::Good,
+        Ok(Some(PreStop::HttpGet(get))) => match replica.address {
+            Some(address) => get_once(&get, address, limit).await,
+            None => Err("it has no address".to_owned()),
+        },
+        Ok(Some(PreStop::Exec(exec))) => match runtime.exec(&replica.id, &exec.command, limit).await {
+            Ok(outcome) if outcome.code == Some(0) => Ok(()),
+            Ok(outcome) => Err(crate::probe::exec_failure(&exec.command, &outcome, limit)),
+            Err(error) => Err(error.to_string()),
+        },
+        Err(error) => Err(error.to_string()),
+    };
+    outcome.map_or_else(HookEnd::Failed, |()| HookEnd::Good)
 }

@@ -143,6 +143,7 @@ fn router(state: AdminState, shutdown: CancellationToken) -> Router {
         .route("/services/{name}/scale", post(handlers::scale))
         .route("/services/{name}/revisions", get(rollback::revisions))
         .route("/services/{name}/rollback", post(rollback::rollback))
+        .route("/services/{name}/rollout", post(rollback::rollout))
         .route("/services/{name}/ring", get(ring::ring))
         .route("/services/{name}/explain", get(ring::explain))
         .route("/apply", post(handlers::apply))

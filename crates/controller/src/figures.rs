@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use metrics::{Counter, Histogram};
 use ringmaster_core::desired::Desired;
 use ringmaster_core::plan::{Plan, RemoveReason};
+use ringmaster_core::probing::ProbeKind;
 use ringmaster_core::{Ordinal, Reason, ReplicaName, ServiceName, Timestamp};
 
 /// Seconds since 1970.
@@ -50,9 +52,20 @@ pub(crate) fn listed() {
     metrics::gauge!("ringmaster_engine_list_success_timestamp_seconds").set(wall_seconds());
 }
 
-/// An action on a replica has ended.
-pub(crate) fn acted(action: &'static str, good: bool) {
-    metrics::counter!("ringmaster_actions_total", "action" => action, "result" => result(good)).increment(1);
+/// An action on a replica has ended; the plan's reason for it is a label.
+pub(crate) fn acted(action: &'static str, reason: impl std::fmt::Debug, good: bool) {
+    let labels = [
+        ("action", action.to_owned()),
+        ("reason", format!("{reason:?}")),
+        ("result", result(good).to_owned()),
+    ];
+    metrics::counter!("ringmaster_actions_total", &labels).increment(1);
+}
+
+/// A rollout has ended so: `complete` or `rolledBack`.
+pub(crate) fn rollout_ended(service: &ServiceName, result: &'static str) {
+    metrics::counter!("ringmaster_rollouts_total", "service" => service.to_string(), "result" => result)
+        .increment(1);
 }
 
 /// The loop goes on because of this.
@@ -60,32 +73,35 @@ pub(crate) fn woken(cause: &'static str) {
     metrics::counter!("ringmaster_reconcile_wakes_total", "cause" => cause).increment(1);
 }
 
-/// A probe has ended.
-pub(crate) fn probed(service: &ServiceName, probe: &'static str, good: bool, took: Duration) {
-    let service = service.to_string();
-    metrics::histogram!("ringmaster_probe_duration_seconds", "service" => service.clone()).record(took);
+/// The counter of a service's probes of one kind that ended in one way.
+pub(crate) fn probes(service: &ServiceName, probe: ProbeKind, good: bool) -> Counter {
     let result = if good { "success" } else { "failure" };
+    let (service, probe) = (service.to_string(), probe.as_str());
     metrics::counter!("ringmaster_probes_total", "service" => service, "probe" => probe, "result" => result)
-        .increment(1);
+}
+
+/// How long a service's probes take.
+pub(crate) fn probe_duration(service: &ServiceName) -> Histogram {
+    metrics::histogram!("ringmaster_probe_duration_seconds", "service" => service.to_string())
 }
 
 /// A service is there: its series begin.
-pub(crate) fn appeared(service: &ServiceName) {
-    let service = service.to_string();
+pub(crate) fn appeared(name: &ServiceName) {
+    let service = name.to_string();
     // They begin at 0 with it, so that the first one is an increase.
     for reason in Reason::ALL.iter().filter(|reason| reason.is_of_services()) {
         metrics::counter!("ringmaster_events_total", "service" => service.clone(), "reason" => reason.as_str())
             .increment(0);
     }
-    for (probe, result) in
-        ["readiness", "liveness"].into_iter().flat_map(|p| [(p, "success"), (p, "failure")])
-    {
-        let labels =
-            [("service", service.clone()), ("probe", probe.to_owned()), ("result", result.to_owned())];
-        metrics::counter!("ringmaster_probes_total", &labels).increment(0);
+    for (probe, good) in ProbeKind::ALL.into_iter().flat_map(|probe| [(probe, true), (probe, false)]) {
+        probes(name, probe, good).increment(0);
+    }
+    for result in ["complete", "rolledBack"] {
+        let labels = [("service", service.clone()), ("result", result.to_owned())];
+        metrics::counter!("ringmaster_rollouts_total", &labels).increment(0);
     }
     let labels = [("service", service)];
-    drop(metrics::histogram!("ringmaster_probe_duration_seconds", &labels));
+    drop(probe_duration(name));
     drop(metrics::histogram!("ringmaster_replica_start_seconds", &labels));
     drop(metrics::histogram!("ringmaster_replica_recovery_seconds", &labels));
     drop(metrics::histogram!("ringmaster_drain_duration_seconds", &labels));

@@ -15,7 +15,6 @@ pub mod state;
 pub mod store;
 pub mod timeline;
 pub mod watch_file;
-mod world;
 
 use std::sync::Arc;
 use std::time::Duration;

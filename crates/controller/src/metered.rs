@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use ringmaster_core::observed::{RuntimeId, RuntimeReplica};
-use ringmaster_core::spec::Template;
-use ringmaster_runtime::{CreateRequest, ErrorKind, Runtime, RuntimeError, Signal, Wake};
+use ringmaster_core::spec::{PreStop, Template};
+use ringmaster_runtime::{CreateRequest, ErrorKind, ExecOutcome, Runtime, RuntimeError, Signal, Wake};
 
 /// Another runtime, counted. Cancel-safe as that one is: a call that is dropped is not counted.
 pub(crate) struct Metered(pub(crate) Arc<dyn Runtime>);
@@ -58,6 +58,19 @@ impl Runtime for Metered {
         count("create", self.0.create(request)).await
     }
 
+    async fn pre_stop(&self, id: &RuntimeId) -> Result<Option<PreStop>, RuntimeError> {
+        count("pre_stop", self.0.pre_stop(id)).await
+    }
+
+    async fn exec(
+        &self,
+        id: &RuntimeId,
+        command: &[String],
+        limit: Duration,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        count("exec", self.0.exec(id, command, limit)).await
+    }
+
     async fn stop(&self, id: &RuntimeId, grace: Duration) -> Result<(), RuntimeError> {
         count("stop", self.0.stop(id, grace)).await
     }
@@ -78,10 +91,15 @@ impl Runtime for Metered {
         count("logs", self.0.logs(id, lines)).await
     }
 
+    async fn cpu_used(&self, id: &RuntimeId) -> Result<Option<Duration>, RuntimeError> {
+        count("cpu_used", self.0.cpu_used(id)).await
+    }
+
     fn events(&self) -> BoxStream<'static, Wake> {
         let counted = self.0.events().inspect(|wake| {
             let kind = match wake {
                 Wake::Changed => "changed",
+                Wake::Stopping(_) => "stopping",
                 Wake::Reconnected => "reconnected",
                 Wake::Disconnected(_) => "disconnected",
             };

@@ -4,7 +4,10 @@
 //! state; slow work (lists, images, creating, removing) runs in tasks of its own whose ends come back
 //! as values, so a slow service never holds up another.
 
+mod autoscale;
+mod commands;
 mod pass;
+mod rollouts;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +19,10 @@ use futures_util::stream::BoxStream;
 use ringmaster_core::desired::Desired;
 use ringmaster_core::snapshot::{Report, Snapshot};
 use ringmaster_core::status::ServiceStatus;
+use ringmaster_core::world::{RESYNC_PERIOD, World};
 use ringmaster_core::{Generation, Ordinal, Reason, ReplicaName, ServiceName, Timestamp};
 use ringmaster_runtime::{Runtime, Signal, Wake};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -27,13 +31,8 @@ use crate::figures::{Spans, woken};
 use crate::probe::{HealthChange, Prober};
 use crate::store::Store;
 use crate::timeline::Timeline;
-use crate::world::World;
-use tasks::{Done, Finishing, Listing, Resolution};
-
-/// Lists again at least this often: engine events get lost silently.
-const RESYNC_PERIOD: Duration = Duration::from_secs(10);
-/// Most replicas that are created at once.
-const CREATES_MAX: usize = 64;
+use autoscale::Scaling;
+use tasks::{Done, Finishing};
 
 /// For how long what the loop does counts as done for the last request.
 const CAUSE_MAX: Duration = Duration::from_secs(10);
@@ -87,24 +86,22 @@ pub(crate) struct Reconciler {
     world: World,
     prober: Prober,
     tasks: JoinSet<Done>,
-    listing: Listing,
-    resolutions: BTreeMap<ServiceName, Resolution>,
-    /// How many replicas may be created at once: everything, until the engine refuses.
-    creates_max: usize,
-    /// Actions that failed in a row, for their backoff.
-    failures: BTreeMap<ReplicaName, u32>,
-    /// Repairs of one replica, until a list shows it whole.
-    repairs: BTreeMap<ReplicaName, u32>,
+    /// Turns to fetch output.
+    fetches: Arc<Semaphore>,
     /// Replicas of services that nobody desires, reported already.
     orphans: BTreeSet<ReplicaName>,
     /// A deletion is being written, or may be tried again then.
     finishing: Finishing,
+    /// Services whose failed release is being given up, or is to be then.
+    giving_up: BTreeMap<ServiceName, Finishing>,
+    /// What was ready has to be written, is being written, or may be tried again then.
+    ready_writes: Finishing,
+    ready_unwritten: bool,
     wake_at: Option<Timestamp>,
+    scaling: Scaling,
     spans: Spans,
     first_generation: Generation,
     settle: Duration,
-    /// When the first pass was that could have published.
-    settling_since: Option<Timestamp>,
     /// The span of the request that the loop works for, until all is as desired, and not longer than
     /// [`CAUSE_MAX`]: it is not over before.
     cause: Option<(tracing::Span, tokio::time::Instant)>,
@@ -129,9 +126,16 @@ impl Reconciler {
         channels: Channels,
     ) -> Reconciler {
         let (health_changes, health) = mpsc::unbounded_channel();
+        let mut world = World::default();
+        for (name, service) in &store.desired().services {
+            if let Some(stable) = store.stable(name, &service.rollout) {
+                world.stable.insert(name.clone(), (service.rollout.noted_from, stable));
+            }
+        }
         Reconciler {
             desired: store.subscribe(),
             events: runtime.events(),
+            prober: Prober::new(clock, health_changes, Arc::clone(&runtime)),
             runtime,
             store,
             timeline,
@@ -141,21 +145,19 @@ impl Reconciler {
             board: channels.board,
             commands: channels.commands,
             health,
-            world: World::default(),
-            prober: Prober::new(clock, health_changes),
+            world,
             tasks: JoinSet::new(),
-            listing: Listing::wanted(),
-            resolutions: BTreeMap::new(),
-            creates_max: CREATES_MAX,
-            failures: BTreeMap::new(),
-            repairs: BTreeMap::new(),
+            fetches: Arc::new(Semaphore::new(tasks::FETCHES_MAX)),
             orphans: BTreeSet::new(),
             finishing: Finishing::default(),
+            giving_up: BTreeMap::new(),
+            ready_writes: Finishing::default(),
+            ready_unwritten: false,
             wake_at: None,
+            scaling: Scaling::default(),
             spans: Spans::default(),
             first_generation: channels.first_generation,
             settle: channels.settle,
-            settling_since: None,
             cause: None,
         }
     }
@@ -234,7 +236,7 @@ impl Reconciler {
                 self.timeline.warning(Some(&name.service), &name.short(), Reason::Ejected, message);
                 // Live traffic noticed something first: look at once instead of waiting for a probe or an event.
                 self.prober.poke(name);
-                self.listing.want();
+                self.world.listing.want();
             }
             // One that is taken out of service does not return: its verdict ends with it.
             let is_out = endpoint.ejected || endpoint.circuit.is_some();
@@ -246,6 +248,7 @@ impl Reconciler {
                 self.timeline.normal(Some(&name.service), &name.short(), Reason::Returned, message);
             }
         }
+        self.scaling.hear(&report, &self.desired.borrow(), self.clock.now());
         self.world.handshake.report(report, self.clock.now());
     }
 
@@ -253,28 +256,27 @@ impl Reconciler {
         match wake {
             Wake::Changed => {
                 self.prober.poke_all();
-                self.listing.want();
+                self.world.listing.want();
             }
-            Wake::Reconnected => {
-                if self.world.list_error().is_some() {
-                    self.timeline.normal(
-                        None,
-                        "engine",
-                        Reason::EngineReachable,
-                        "it answers again: listing everything",
-                    );
+            Wake::Stopping(id) => {
+                if let Some(name) = self.world.stopping(&id, self.clock.now()) {
+                    let message =
+                        format!("somebody is stopping {name}: it gets no new requests and is replaced");
+                    self.timeline.warning(Some(&name.service), &name.short(), Reason::Stopping, message);
                 }
-                self.listing.want();
             }
-            Wake::Disconnected(why) => self.engine_unreachable(why),
+            // That it answers again is told once a list has succeeded, which may be before this.
+            Wake::Reconnected => self.world.listing.want(),
+            Wake::Disconnected(why) => {
+                self.tell_unreachable(&why);
+                self.world.unreachable(why);
+            }
         }
     }
 
-    fn engine_unreachable(&mut self, why: String) {
+    fn tell_unreachable(&self, why: &str) {
         let message = format!("{why}: replicas are left as they are and traffic goes on");
         self.timeline.warning(None, "engine", Reason::EngineUnreachable, message);
-        self.world.fail_list(why);
-        self.listing.want();
     }
 
     fn on_health(&mut self, change: HealthChange) {
@@ -285,10 +287,11 @@ impl Reconciler {
     fn sleep(&self) -> Duration {
         let timers = [
             self.wake_at.map(|at| self.clock.until(at)),
-            self.world.retry_at().map(|at| self.clock.until(at)),
-            self.listing.due_in(),
+            self.world.due_at().map(|at| self.clock.until(at)),
             self.finishing.due_in(),
-            self.resolutions.values().filter_map(Resolution::due_in).min(),
+            self.ready_writes.due_in(),
+            self.giving_up.values().filter_map(Finishing::due_in).min(),
+            self.scaling.wake_at().map(|at| self.clock.until(at)),
         ];
         // A millisecond more, so that the time that was waited for has surely come.
         timers.into_iter().flatten().min().unwrap_or(RESYNC_PERIOD) + Duration::from_millis(1)

@@ -8,6 +8,7 @@
 //! Deliberately absent: what the state means ([`crate::store`]).
 
 mod history;
+mod ready;
 mod rings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 pub use history::History;
+pub use ready::{Ready, ReadyReleases, save as save_ready};
 use ringmaster_core::desired::Member;
 use ringmaster_core::ring::RingState;
+use ringmaster_core::rollout::Rollout;
 use ringmaster_core::spec::{GatewaySpec, ServiceSpec};
 use ringmaster_core::{Generation, ServiceName};
 use serde::de::DeserializeOwned;
@@ -76,6 +79,9 @@ pub struct StoredService {
     pub members: Vec<Member>,
     /// The file of its ring table: seed and epoch, so that no two tables ever share a name.
     pub ring: String,
+    /// What was decided about its rollouts; none if it was written before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// It is being deleted.
     pub deleting: bool,
 }
@@ -105,6 +111,8 @@ struct Head {
 pub struct Loaded {
     /// The newest revision that is whole.
     pub revision: StoredRevision,
+    /// The releases of each service that were ready.
+    pub ready: Ready,
     /// The ring of each service.
     pub rings: BTreeMap<ServiceName, RingState>,
     /// One of them is not as it was on disk: it has to be saved before it is used.
@@ -193,7 +201,15 @@ impl StateDir {
         let rings = self.load_rings(&revision)?;
         let rings_mended = !rings.damage.is_empty();
         damage.extend(rings.damage);
-        Ok(Loaded { revision, rings: rings.rings, rings_mended, damage })
+        let mut revision = revision;
+        let ready = self.load_ready().unwrap_or_else(|why| {
+            damage.push(format!(
+                "the file of releases that were ready {why}: any kept revision may be gone back to"
+            ));
+            revision.services.values_mut().for_each(|service| service.rollout = None);
+            Ready::new()
+        });
+        Ok(Loaded { revision, ready, rings: rings.rings, rings_mended, damage })
     }
 
     /// Writes a generation: rings first, then the revision, then the head that makes it count.
@@ -473,6 +489,7 @@ mod tests {
             generation: Generation(1),
             members: members(3),
             ring: three.id(),
+            rollout: None,
             deleting: false,
             spec: spec.clone(),
         };

@@ -3,74 +3,31 @@
 //! Manifests, the admin API and the assignment's API all end here. A refused change leaves everything as it
 //! was. Deliberately absent: replicas. The store only says what should be.
 
+mod error;
 mod merge;
 mod rollback;
+mod rollout;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+pub use error::StoreError;
 use ringmaster_core::api::{ApplyRequest, ApplyResponse, Change, GatewayChange, ManifestFile, ServiceChange};
 use ringmaster_core::desired::{Desired, DesiredService, Member, ring_members};
-use ringmaster_core::manifest::{self, ManifestErrors, RouteConflict, Source};
-use ringmaster_core::members::{self, MembersError};
-use ringmaster_core::ring::{Ring, RingError, RingState};
+use ringmaster_core::manifest::{self, Source};
+use ringmaster_core::members;
+use ringmaster_core::ring::{Ring, RingState};
+use ringmaster_core::rollout::Rollout;
 use ringmaster_core::traffic::TrafficMoved;
 use ringmaster_core::{Generation, ServiceName};
 pub use rollback::RollbackError;
-use thiserror::Error;
+use rollout::ReadyFile;
+pub use rollout::RolloutError;
 use tokio::sync::watch;
 
 use crate::figures;
-use crate::state::{Loaded, StateDir, StateError, StoredRevision, StoredService, digest};
-
-/// A change of the desired state that was refused. Nothing was changed.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// The manifest is wrong.
-    #[error("{0}")]
-    Manifest(#[from] ManifestErrors),
-    /// The members cannot change so.
-    #[error(transparent)]
-    Members(#[from] MembersError),
-    /// No such service.
-    #[error("there is no service `{0}`: `ringmaster get services` lists those there are")]
-    UnknownService(ServiceName),
-    /// It is being deleted.
-    #[error("service `{0}` is being deleted: try again when it is gone")]
-    Deleting(ServiceName),
-    /// Another service has this route.
-    #[error("{0}: give one of them other `route.hosts` or another `route.pathPrefix`")]
-    RouteTaken(RouteConflict),
-    /// The assignment's API names a service that is not there.
-    #[error("gateway: assignmentApi.service names `{0}`, and there is no such service")]
-    AssignmentService(ServiceName),
-    /// The members and the balancing settings make no ring.
-    #[error("balancing: {0}")]
-    Ring(#[from] RingError),
-    /// More keys would move than whoever asked for the change allows.
-    #[error(
-        "service `{service}`: {:.1} % of the keys would move, more than the {:.1} % that --max-move allows: nothing \
-         was applied", 100.0 * .share, 100.0 * .limit
-    )]
-    MovesTooMuch {
-        /// Whose keys.
-        service: ServiceName,
-        /// Which share of them.
-        share: f64,
-        /// Which share may.
-        limit: f64,
-    },
-    /// The service cannot go back.
-    #[error(transparent)]
-    Rollback(#[from] RollbackError),
-    /// Whoever asked for the change has rules of its own, and this breaks one.
-    #[error("{0}")]
-    Refused(String),
-    /// It could not be persisted.
-    #[error("the change could not be saved, nothing was applied: {0}")]
-    State(#[from] StateError),
-}
+use crate::state::{Loaded, StateDir, StoredRevision, StoredService, digest};
 
 /// Tells what a change of a service's ring, from the first to the second, means for its recent requests.
 pub type Traffic = dyn Fn(&ServiceName, &Ring, &Ring) -> Option<TrafficMoved> + Send + Sync;
@@ -79,6 +36,7 @@ pub type Traffic = dyn Fn(&ServiceName, &Ring, &Ring) -> Option<TrafficMoved> + 
 #[derive(Debug)]
 pub struct Store {
     inner: Mutex<Inner>,
+    ready: ReadyFile,
     published: Published,
 }
 
@@ -125,6 +83,12 @@ impl Store {
                 spec: stored.spec,
                 generation: stored.generation,
                 members: stored.members,
+                // What was ready before it was noted is not known.
+                rollout: stored.rollout.unwrap_or_else(|| Rollout {
+                    since: stored.generation,
+                    noted_from: loaded.revision.generation.next(),
+                    ..Rollout::default()
+                }),
                 deleting: stored.deleting,
             };
             desired.services.insert(name, service);
@@ -132,13 +96,14 @@ impl Store {
         let published =
             Published { desired: watch::Sender::new(Arc::new(desired.clone())), cause: Mutex::default() };
         let manifest_digest = loaded.revision.manifest_digest;
+        let ready = ReadyFile::new(state.ready_path(), loaded.ready);
         let mut inner = Inner { state, desired, rings, manifest_digest };
         if loaded.rings_mended {
             let draft = inner.draft();
             inner.commit(draft, &published)?;
         }
         figures::config_loaded();
-        Ok(Store { inner: Mutex::new(inner), published })
+        Ok(Store { inner: Mutex::new(inner), ready, published })
     }
 
     /// Follows the desired state.
@@ -175,7 +140,7 @@ impl Store {
             return Ok(None);
         }
         let files = vec![file.clone()];
-        let request = ApplyRequest { files, prune: false, dry_run: false, max_move: None };
+        let request = ApplyRequest { files, ..ApplyRequest::default() };
         self.apply_with_digest(&request, &|_, _, _| None, Some(digest)).map(Some)
     }
 
@@ -206,6 +171,7 @@ impl Store {
         let next = draft.desired.generation.next();
         let mut changes = Vec::new();
         for (name, declared) in manifest.services {
+            self.check_rollout(&draft, &name, &declared.spec, request.force)?;
             changes.push(draft.put_service(name, declared.spec, next, traffic)?);
         }
         if request.prune {
@@ -282,12 +248,43 @@ impl Store {
         let mut inner = self.lock();
         let mut draft = inner.draft();
         let next = draft.desired.generation.next();
-        let members = change(&draft.service(name)?.members)?;
+        let service = draft.service(name)?;
+        if service.spec.autoscale.is_some() {
+            return Err(StoreError::Autoscaled(name.clone()));
+        }
+        let members = change(&service.members)?;
         if draft.set_members(name, members, next)? {
             draft.desired.generation = next;
             inner.commit(draft, &self.published)?;
         }
         Ok(inner.desired.generation)
+    }
+
+    /// Sets the count that the autoscaler has decided on, if the service is still as it was decided about: it has
+    /// `from` replicas, and its spec allows `to`. Returns the generation that contains it; none if it is not so.
+    ///
+    /// # Errors
+    /// State that cannot be saved.
+    pub(crate) fn autoscale(
+        &self,
+        name: &ServiceName,
+        from: u32,
+        to: u32,
+    ) -> Result<Option<Generation>, StoreError> {
+        let mut inner = self.lock();
+        let mut draft = inner.draft();
+        let next = draft.desired.generation.next();
+        let Ok(service) = draft.service(name) else { return Ok(None) };
+        let allowed = service.spec.autoscale.as_ref().is_some_and(|spec| spec.allows(to));
+        if !allowed || service.members.len() != from as usize {
+            return Ok(None);
+        }
+        let members = members::resize(&service.members, to as usize)?;
+        if draft.set_members(name, members, next)? {
+            draft.desired.generation = next;
+            inner.commit(draft, &self.published)?;
+        }
+        Ok(Some(inner.desired.generation))
     }
 
     /// Marks a service as deleted: its replicas go, then it goes itself.
@@ -361,6 +358,7 @@ impl Inner {
                 generation: service.generation,
                 members: service.members.clone(),
                 ring: draft.rings.get(name).map(RingState::id).unwrap_or_default(),
+                rollout: Some(service.rollout.clone()),
                 deleting: service.deleting,
             };
             (name.clone(), stored)

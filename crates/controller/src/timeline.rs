@@ -1,4 +1,6 @@
-//! The event timeline: bounded, deduplicated, and logged as it grows.
+//! The event timeline: bounded, deduplicated, logged as it grows, and kept on disk ([`keeper`]).
+
+pub mod keeper;
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -48,6 +50,14 @@ impl Timeline {
         message: impl Into<String>,
     ) {
         self.record(Severity::Warning, service, object, reason, message.into());
+    }
+
+    /// One that goes on after events of earlier runs, oldest first.
+    pub fn after(clock: Clock, events: Vec<Event>) -> Timeline {
+        let newest = events.iter().map(|event| event.sequence).max().unwrap_or(0);
+        let older = events.len().saturating_sub(EVENTS_MAX);
+        let events = Mutex::new(events.into_iter().skip(older).collect());
+        Timeline { clock, events, newest: watch::Sender::new(newest) }
     }
 
     fn record(

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::figures;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::timeline::Timeline;
 
 /// A file counts as written when nothing has happened to it for this long.
@@ -56,7 +56,7 @@ pub async fn run(
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = changed.notified() => {}
-            // A change that was refused for a passing reason (a full disk, a service on its way out) is tried again.
+            // A change that was refused for a passing reason (a full disk, a service on its way out, a rollout) is tried again.
             () = tokio::time::sleep(RETRY_AFTER), if last.is_none() => {}
         }
         let still = async { while tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {} };
@@ -105,7 +105,7 @@ fn apply(path: &Path, found: Result<String, String>, store: &Store, timeline: &T
         Err(error) => {
             let message = format!("{file} was refused, nothing was changed: {error}");
             timeline.warning(None, "manifest", Reason::ManifestRefused, message);
-            return !matches!(error, StoreError::State(_) | StoreError::Deleting(_));
+            return !error.is_passing();
         }
     }
     true

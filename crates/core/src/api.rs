@@ -22,7 +22,7 @@ pub struct ManifestFile {
 }
 
 /// Makes the desired state what the files say.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApplyRequest {
     /// The files; all of them or nothing.
@@ -36,6 +36,9 @@ pub struct ApplyRequest {
     /// Refuse a change by which more than this share of a service's keys gets another owner, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_move: Option<f64>,
+    /// Take up another template even while a rollout is under way, and one that has failed before.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// What an `apply` changed, or would.
@@ -71,7 +74,7 @@ pub struct ServiceChange {
     pub traffic: Option<TrafficMoved>,
     /// Largest share of keys by the mean one, before and after; 0 without replicas.
     pub max_over_mean: (f64, f64),
-    /// The template changes: every replica is replaced, one at a time.
+    /// The template changes: every replica is replaced, as `strategy` says.
     pub rollout: bool,
 }
 
@@ -212,6 +215,9 @@ pub struct TemplateRevision {
     pub runs: String,
     /// It is in force.
     pub current: bool,
+    /// Whether every replica of it was ready at once; none if that is not known.
+    #[serde(default)]
+    pub ready: Option<bool>,
 }
 
 /// Makes an earlier template of a service the one in force.
@@ -233,6 +239,36 @@ pub struct RollbackResponse {
     pub revision: Generation,
     /// What that runs, in one line.
     pub runs: String,
+}
+
+/// What is to happen to a service's rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RolloutAction {
+    /// Touch no further place until it is resumed.
+    Pause,
+    /// Go on.
+    Resume,
+    /// The canary is good: the other replicas follow.
+    Promote,
+    /// Replace every replica by another of the same template.
+    Restart,
+}
+
+/// Changes a service's rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RolloutRequest {
+    /// How.
+    pub action: RolloutAction,
+}
+
+/// What that did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutResponse {
+    /// The generation of the desired state that contains the change.
+    pub generation: Generation,
 }
 
 /// Which lines the daemon logs.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, Ordinal, ServiceName};
 use crate::ring::{Ring, RingMember};
+use crate::rollout::Rollout;
 use crate::spec::{Balancing, GatewaySpec, ServiceSpec};
 
 /// Everything that should be.
@@ -30,6 +31,8 @@ pub struct DesiredService {
     pub members: Vec<Member>,
     /// Which member owns which keys; changes only with `members` and `spec.balancing`.
     pub ring: Ring,
+    /// What was decided about its rollouts.
+    pub rollout: Rollout,
     /// It was deleted: it has no members, and goes once its last replica is gone.
     pub deleting: bool,
 }

@@ -108,6 +108,11 @@ impl Handshake {
         self.published.contains(name)
     }
 
+    /// Whether a replica was published once, and has been taken out since.
+    pub fn is_withdrawn(&self, name: &ReplicaName) -> bool {
+        self.withdrawn.contains_key(name)
+    }
+
     /// Whether requests go by what was published last, as far as is known: it is acknowledged, or has been waited for
     /// in vain.
     pub fn is_in_force(&self, now: Timestamp) -> bool {

@@ -4,6 +4,7 @@
 //! minutes. A replica that was ready for a whole minute, or a new revision, starts afresh.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Timestamp;
@@ -37,9 +38,13 @@ pub struct MemberHistory {
     /// All failures since the daemon started.
     pub restarts: u32,
     /// When the last failure happened.
-    failed_at: Timestamp,
+    pub failed_at: Timestamp,
     /// Why it failed, for people.
     pub last_failure: Option<String>,
+    /// The exit code of the last replica that ended, if it is known: 128 + n after signal n.
+    pub last_exit: Option<i32>,
+    /// The last lines of output of the replica that failed last.
+    pub last_output: Option<Arc<str>>,
 }
 
 impl History {
@@ -71,7 +76,17 @@ impl History {
         member.restarts = member.restarts.saturating_add(1);
         member.failed_at = now;
         member.last_failure = Some(why);
+        // What is known of an earlier failure says nothing about this one.
+        (member.last_exit, member.last_output) = (None, None);
         true
+    }
+
+    /// Takes note of the last lines that a failed replica wrote, unless another has failed meanwhile.
+    pub fn record_output(&mut self, name: &ReplicaName, output: &str) {
+        let member = self.entry(name);
+        if member.failed_attempt == Some(name.attempt) {
+            member.last_output = Some(output.into());
+        }
     }
 
     /// Takes note of what a list shows: attempts in use, ended replicas, members that have proven stable.
@@ -87,7 +102,9 @@ impl History {
                 ReplicaState::Exited(exit) => Some(exit.to_string()),
                 _ if replica.health.dead_since.is_some() => {
                     let why = replica.health.last_failure.as_deref().unwrap_or("no answer");
-                    Some(format!("liveness probe failed: {why}"))
+                    let has_lived = replica.health.was_ready || replica.health.started;
+                    let probe = if has_lived { "liveness" } else { "startup" };
+                    Some(format!("{probe} probe failed: {why}"))
                 }
                 _ => None,
             };
@@ -98,6 +115,11 @@ impl History {
             }
             let stable = replica.health.ready_since.is_some_and(|at| now.since(at) >= STABLE_AFTER);
             let member = self.entry(&replica.name);
+            if let ReplicaState::Exited(exit) = &replica.state
+                && member.failed_attempt == Some(replica.name.attempt)
+            {
+                member.last_exit = exit.code;
+            }
             if stable && replica.is_ready() && member.failed_attempt.is_none_or(|f| f < replica.name.attempt)
             {
                 member.failures = 0;
@@ -114,6 +136,14 @@ impl History {
     /// What is known of a member.
     pub fn member(&self, service: &ServiceName, ordinal: Ordinal) -> Option<&MemberHistory> {
         self.members.get(&(service.clone(), ordinal))
+    }
+
+    /// The member of a service that has failed most often in a row with `revision`.
+    pub fn failing(&self, service: &ServiceName, revision: &Revision) -> Option<(Ordinal, &MemberHistory)> {
+        let of_it = self.members.iter().filter(|((of, _), past)| {
+            of == service && past.revision.as_ref() == Some(revision) && past.failures > 0
+        });
+        of_it.map(|((_, ordinal), past)| (*ordinal, past)).max_by_key(|(_, past)| past.failures)
     }
 
     /// The attempt that comes next for a member.
@@ -144,6 +174,8 @@ impl History {
             restarts: 0,
             failed_at: Timestamp(0),
             last_failure: None,
+            last_exit: None,
+            last_output: None,
         })
     }
 }
@@ -187,5 +219,38 @@ mod tests {
         assert_eq!(history.next_attempt(&web, Ordinal(0)), Attempt(2));
         history.record_failure(&name(2), &revision("b"), "x".to_owned(), Timestamp(200));
         assert_eq!(history.retry_at(&web, Ordinal(0), &revision("b")), None, "the first is answered at once");
+    }
+
+    #[test]
+    fn output_and_exit_belong_to_the_failure_that_was_counted_last() {
+        use crate::observed::{ExitInfo, Health, RuntimeId};
+        let mut history = History::default();
+        let exited = |attempt: u32, code: i32| Replica {
+            id: Some(RuntimeId("x".to_owned())),
+            name: name(attempt),
+            engine_name: String::new(),
+            revision: revision("a"),
+            state: ReplicaState::Exited(ExitInfo { code: Some(code), ..ExitInfo::default() }),
+            address: None,
+            created_at: Timestamp(0),
+            host: None,
+            health: Health::default(),
+            pending: None,
+        };
+        assert_eq!(history.observe(&[exited(0, 3)], Timestamp(1)).len(), 1);
+        history.record_output(&name(0), "why");
+        let told = |history: &History| {
+            let member = history.member(&ServiceName::new("web").unwrap(), Ordinal(0)).unwrap();
+            (member.last_exit, member.last_output.as_deref().unwrap_or("").to_owned())
+        };
+        assert_eq!(told(&history), (Some(3), "why".to_owned()));
+        assert_eq!(
+            history.observe(&[exited(0, 3), exited(1, 4)], Timestamp(2)).len(),
+            1,
+            "the older is no news"
+        );
+        assert_eq!(told(&history), (Some(4), String::new()));
+        history.record_output(&name(0), "too late");
+        assert_eq!(told(&history), (Some(4), String::new()));
     }
 }

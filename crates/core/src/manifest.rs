@@ -5,15 +5,17 @@
 //!
 //! The steps, one module each: `tree` reads YAML events into values that know where they stand, `typed` reads
 //! those values into the types of [`crate::spec`], `check` holds the rules that types cannot express (`route`
-//! those of routes, `balancing` those of balancing), `report` renders what is wrong, `schema` describes it all to editors.
+//! those of routes, `probes` those of probes, `balancing` those of balancing), `report` renders what is wrong, `schema` describes it all to editors.
 //!
 //! Deliberately absent: files, and what is live. [`parse`] is all-or-nothing, so that a file with one error, or
 //! one emptied or half-written by an editor, changes nothing. Whether a named service exists already is decided
 //! where the live state is known.
 
+mod autoscale;
 mod balancing;
 mod check;
 mod parse;
+mod probes;
 mod report;
 mod route;
 mod schema;

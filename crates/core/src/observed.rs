@@ -10,6 +10,7 @@ use crate::debut::Debuts;
 use crate::handshake::Handshake;
 use crate::history::History;
 use crate::ids::{ReplicaName, Revision, ServiceName};
+use crate::rollout::Release;
 
 /// What a runtime calls a replica: a container id, a process's record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,19 +118,24 @@ impl Replica {
         self.state == ReplicaState::Running
             && self.address.is_some()
             && self.health.ready_since.is_some()
+            && self.health.stopping_since.is_none()
             && self.pending != Some(Pending::Remove)
     }
 }
 
-/// What the probes say of a replica.
+/// What the probes say of a replica, and the engine's hint that somebody is ending it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
+    /// Its startup probe has succeeded.
+    pub started: bool,
     /// Since when its readiness probe has been good; none while it is not.
     pub ready_since: Option<Timestamp>,
     /// It has been ready before.
     pub was_ready: bool,
-    /// Since when its liveness probe has been failing beyond its threshold.
+    /// Since when its liveness or its startup probe has been failing beyond its threshold.
     pub dead_since: Option<Timestamp>,
+    /// Since when somebody has been stopping it: it was sent a signal that is to end it.
+    pub stopping_since: Option<Timestamp>,
     /// Why the last probe failed.
     pub last_failure: Option<String>,
 }
@@ -156,6 +162,8 @@ pub struct Observed {
     pub replicas: Vec<Replica>,
     /// The revision that each service's template resolves to, or why it does not (an image that is missing).
     pub revisions: BTreeMap<ServiceName, Result<Revision, String>>,
+    /// The last release of each service of which every replica was ready.
+    pub stable: BTreeMap<ServiceName, Release>,
     /// Past failures of each member.
     pub history: History,
     /// What was published when, and what the data plane has acknowledged.

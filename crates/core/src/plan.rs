@@ -15,6 +15,7 @@ use crate::Timestamp;
 use crate::desired::{Desired, DesiredService};
 use crate::ids::{Ordinal, ReplicaName, Revision, ServiceName};
 use crate::observed::{Observed, Replica, RuntimeId};
+use crate::rollout::{Progress, Rolling, Stage, Turn, stage, turns};
 
 /// What to do, and what serves meanwhile.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,6 +26,10 @@ pub struct Plan {
     pub serving: BTreeMap<ServiceName, BTreeMap<Ordinal, ReplicaName>>,
     /// Live replicas that are on their way out, with the reason.
     pub draining: BTreeMap<ReplicaName, RemoveReason>,
+    /// Replicas that no longer serve and would again if their successors failed before `minReady` is over.
+    pub standby: BTreeSet<ReplicaName>,
+    /// How far each service's rollout has come.
+    pub rollouts: BTreeMap<ServiceName, (Progress, Stage)>,
     /// Members that wait for their backoff to end, and until when.
     pub backing_off: BTreeMap<(ServiceName, Ordinal), Timestamp>,
     /// Deleted services of which nothing is left.
@@ -91,14 +96,18 @@ pub enum RemoveReason {
     Deleted,
     /// Its successor is ready.
     Superseded,
+    /// Its successor starts once it has ended.
+    MakesRoom,
     /// Another replica fills the same place.
     Duplicate,
     /// It has ended.
     Ended,
     /// It was made but never started.
     NeverStarted,
-    /// Its liveness probe keeps failing.
+    /// Its liveness probe, or its startup probe, keeps failing.
     NotAlive,
+    /// Somebody is stopping it.
+    Stopping,
     /// It was made for a member of another host name.
     OtherHost,
 }
@@ -178,22 +187,32 @@ fn plan_service(
             }
         }
     }
-    let serving = plan.serving.entry(name.clone()).or_default();
+    let strategy = &service.spec.strategy;
     for member in &service.members {
         let found = replicas.get(&member.ordinal).map_or(&[][..], Vec::as_slice);
-        let place = member::Place::of(name, member, found, revision, observed);
-        if let Some(replica) = place.serving {
-            serving.insert(member.ordinal, replica.name.clone());
-        }
-        places.push(place);
+        places.push((member.ordinal, member::Place::of(name, member, found, revision, strategy, observed)));
     }
-    // A changed template replaces one replica at a time, and only while all others are ready: a revision that
-    // does not become ready stops at the first.
-    let mut may_replace = places.iter().all(member::Place::is_settled);
-    for place in &places {
-        let replacing = place.wants_replacement();
-        member::plan_place(place, service, revision, may_replace, observed, plan);
-        may_replace &= !replacing;
+    let stable = observed.stable.get(name).map(|release| &release.revision);
+    let rolling = Rolling {
+        strategy,
+        rollout: &service.rollout,
+        wanted: revision,
+        stable_differs: stable.map(|stable| Some(stable) != revision),
+    };
+    let views: Vec<_> = places.iter().map(|(_, place)| place.view(revision, observed)).collect();
+    let progress = rolling.progress(&views);
+    plan.rollouts.insert(name.clone(), (progress, stage(&rolling, progress)));
+    let given = turns(&rolling, &views);
+    let serving = plan.serving.entry(name.clone()).or_default();
+    for (ordinal, place) in &places {
+        if let Some(replica) = place.serving.filter(|_| given[ordinal] != Turn::StopFirst) {
+            serving.insert(*ordinal, replica.name.clone());
+        }
+        plan.standby.extend(place.standby.map(|replica| replica.name.clone()));
+    }
+    let releases = member::Releases { wanted: revision, stable };
+    for (ordinal, place) in &places {
+        member::plan_place(place, service, releases, given[ordinal], observed, plan);
     }
 }
 
@@ -213,10 +232,12 @@ impl fmt::Display for RemoveReason {
             RemoveReason::ScaledDown => "scaled down",
             RemoveReason::Deleted => "the service was deleted",
             RemoveReason::Superseded => "its successor is ready",
+            RemoveReason::MakesRoom => "its successor starts once it has ended",
             RemoveReason::Duplicate => "another replica fills its place",
             RemoveReason::Ended => "it has ended",
             RemoveReason::NeverStarted => "it was never started",
-            RemoveReason::NotAlive => "its liveness probe keeps failing",
+            RemoveReason::NotAlive => "its liveness or startup probe keeps failing",
+            RemoveReason::Stopping => "somebody is stopping it",
             RemoveReason::OtherHost => "its place belongs to another host name now",
         })
     }

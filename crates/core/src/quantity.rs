@@ -1,5 +1,5 @@
 //! Quantities as people write them: durations (`500ms`), processor shares (`250m`), memory (`64Mi`), factors
-//! (`1.25`), shares (`20%`).
+//! (`1.25`), shares (`20%`), amounts (`2` or `25%`).
 //!
 //! Each keeps one meaning and one canonical spelling, so that a manifest and what `get -o yaml` prints agree.
 
@@ -30,6 +30,9 @@ pub enum QuantityError {
     /// Not a share of a hundred.
     #[error("`{0}` is not a percentage: write a whole number from 0% to 100%, such as 20%")]
     Percent(String),
+    /// Neither a count nor a share of a hundred.
+    #[error("`{0}` is neither a count nor a percentage: write a whole number up to 1000, or one such as 25%")]
+    Amount(String),
 }
 
 /// A length of time, written as a whole number and a unit: `ms`, `s`, `m` or `h`; at most a year.
@@ -53,6 +56,15 @@ pub struct Factor {
 /// A share in hundredths, from 0 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Percent(pub u8);
+
+/// So many of a whole: a count, or a share of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Amount {
+    /// So many, up to [`Amount::COUNT_MAX`].
+    Count(u32),
+    /// A share.
+    Share(Percent),
+}
 
 /// An amount of memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +91,13 @@ impl Span {
     /// `ms` milliseconds.
     pub const fn from_millis(ms: u64) -> Span {
         Span(Duration::from_millis(ms))
+    }
+}
+
+impl Percent {
+    /// Whether it is nothing.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -149,6 +168,49 @@ impl FromStr for Percent {
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}%", self.0)
+    }
+}
+
+impl Percent {
+    /// This share of `whole`, rounded down.
+    pub fn of(self, whole: u32) -> u32 {
+        (u64::from(whole) * u64::from(self.0) / 100) as u32
+    }
+
+    /// This share of `whole`, rounded up.
+    pub fn of_rounded_up(self, whole: u32) -> u32 {
+        (u64::from(whole) * u64::from(self.0)).div_ceil(100) as u32
+    }
+}
+
+impl Amount {
+    /// The largest count.
+    pub const COUNT_MAX: u32 = 1_000;
+
+    /// Whether it is nothing of any whole.
+    pub fn is_zero(self) -> bool {
+        matches!(self, Amount::Count(0) | Amount::Share(Percent(0)))
+    }
+}
+
+impl FromStr for Amount {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let amount = match digits {
+            true => text.parse().ok().filter(|count| *count <= Self::COUNT_MAX).map(Amount::Count),
+            false => text.parse().ok().map(Amount::Share),
+        };
+        amount.ok_or_else(|| QuantityError::Amount(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Amount::Count(count) => count.fmt(f),
+            Amount::Share(share) => share.fmt(f),
+        }
     }
 }
 
@@ -225,6 +287,7 @@ text_wire_type!(Span, "^[0-9]+(ms|s|m|h)$", "30s");
 text_wire_type!(Cpu, "^([0-9]+m|[0-9]+(\\.[0-9]{1,3})?)$", "500m");
 text_wire_type!(Factor, "^[0-9]+(\\.[0-9]{1,3})?$", "1.25");
 text_wire_type!(Percent, "^[0-9]{1,3}%$", "20%");
+text_wire_type!(Amount, "^([0-9]{1,4}|[0-9]{1,3}%)$", "25%");
 text_wire_type!(Memory, "^[0-9]+(Ti|Gi|Mi|Ki|T|G|M|k)?$", "64Mi");
 
 #[cfg(test)]
@@ -276,6 +339,18 @@ mod tests {
         for bad in ["", "%", "20", "101%", "-1%", "1.5%", "+5%"] {
             check::<Percent>(bad, None);
         }
+    }
+
+    #[test]
+    fn amounts_are_counts_or_percentages() {
+        check::<Amount>("0", Some("0"));
+        check::<Amount>("1000", Some("1000"));
+        check::<Amount>("25%", Some("25%"));
+        for bad in ["", "%", "-1", "1001", "101%", "1.5", "+1", "one", "99999999999"] {
+            check::<Amount>(bad, None);
+        }
+        assert_eq!((Percent(25).of(6), Percent(25).of_rounded_up(6)), (1, 2));
+        assert_eq!((Percent(100).of(1_000), Percent(0).of_rounded_up(1_000)), (1_000, 0));
     }
 
     #[test]

@@ -55,6 +55,8 @@ reasons! {
     DataPlaneRefused,
     /// The data plane does not acknowledge what is published.
     DataPlaneSilent,
+    /// Autoscaler: as many as the targets call for.
+    DesiredWithinRange,
     /// The data plane has stopped choosing a replica.
     Ejected,
     /// The engine answers again.
@@ -63,10 +65,14 @@ reasons! {
     EngineUnreachable,
     /// A replica has ended, or does not live.
     Failed,
+    /// Autoscaler: what it goes by is not known now.
+    FailedGetMetrics,
     /// A person has sent a signal to a replica.
     FaultInjected,
     /// Condition: nothing keeps the service from being as desired.
     Healthy,
+    /// Autoscaler: one key has more than a replica should have, and more replicas cannot take any of it.
+    HotKey,
     /// What is logged was changed.
     LogFilterSet,
     /// A manifest was applied.
@@ -81,8 +87,12 @@ reasons! {
     NoReplicaReady,
     /// A replica of ours runs for a service that nobody desires.
     Orphaned,
+    /// What was to run before a replica's stop has failed; it is stopped all the same.
+    PreStopFailed,
     /// Too much time has passed without progress.
     ProgressDeadlineExceeded,
+    /// The canary of a release was good, and the others follow.
+    Promoted,
     /// It gets traffic.
     Ready,
     /// What a template names has other content now.
@@ -99,22 +109,54 @@ reasons! {
     Repairing,
     /// The data plane chooses a replica again that it had ejected.
     Returned,
+    /// Somebody asked for other replicas of the same template.
+    Restarted,
     /// A service went back to an earlier template.
     RolledBack,
+    /// The canary is ready, and waits to be promoted.
+    RolloutAwaitsPromotion,
+    /// Every replica is of the wanted release, and ready.
+    RolloutComplete,
+    /// Somebody holds a rollout.
+    RolloutPaused,
+    /// Somebody lets a rollout go on.
+    RolloutResumed,
+    /// Replicas are being replaced by those of another release.
+    RolloutStarted,
+    /// Autoscaler: replicas that were taken out before still have requests.
+    ScaleDownDraining,
+    /// Autoscaler: not for long enough have fewer been called for.
+    ScaleDownStabilized,
+    /// Autoscaler: more at once are not added.
+    ScaleUpLimit,
+    /// Autoscaler: not for long enough have more been called for.
+    ScaleUpStabilized,
     /// A person has set the number of replicas.
     Scaled,
+    /// Nobody asks for the service: it has no replicas until somebody does.
+    ScaledToZero,
     /// A replica runs.
     Started,
     /// State could not be written.
     StateNotWritten,
     /// State was damaged, and was mended.
     StateRecovered,
+    /// Somebody is stopping a replica.
+    Stopping,
+    /// The autoscaler has set the number of replicas.
+    SuccessfulRescale,
     /// What a template names could not be found.
     TemplateUnresolved,
+    /// Autoscaler: fewer would be enough, and are not allowed.
+    TooFewReplicas,
+    /// Autoscaler: more are called for than are allowed.
+    TooManyReplicas,
     /// A replica was removed by somebody.
     Vanished,
     /// A replica gets no new requests.
     Withdrawn,
+    /// A request has come for a service without replicas.
+    Woken,
 }
 
 impl Reason {
@@ -123,6 +165,7 @@ impl Reason {
         !matches!(
             self,
             Reason::Converged
+                | Reason::DesiredWithinRange
                 | Reason::EngineReachable
                 | Reason::Healthy
                 | Reason::LogFilterSet
@@ -133,8 +176,13 @@ impl Reason {
                 | Reason::NoReplicaReady
                 | Reason::Orphaned
                 | Reason::Reconciling
+                | Reason::ScaleDownDraining
+                | Reason::ScaleDownStabilized
+                | Reason::ScaleUpLimit
+                | Reason::ScaleUpStabilized
                 | Reason::StateNotWritten
                 | Reason::StateRecovered
+                | Reason::TooFewReplicas
                 | Reason::Unknown
         )
     }

@@ -4,6 +4,7 @@
 //! ([`Packer`], [`Unpacker`]). The data plane learns everything from a
 //! [`Snapshot`] (it never hears of containers), the controller learns everything from a [`Report`].
 
+mod demand;
 mod packed;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::spec::{
     AccessLog, Balancing, ClientLimits, GatewaySpec, ListenerSpec, Network, Resilience, RouteSpec,
 };
 
+pub use demand::{Demand, Hold, ServiceReport};
 pub use packed::{PackedService, PackedSnapshot, Packer, RingBytes, RingDigest, UnpackError, Unpacker};
 
 /// The immutable routing state. A request uses exactly one per attempt.
@@ -79,6 +81,9 @@ pub struct ServiceRouting {
     pub ring: Ring,
     /// The replicas that get traffic, at most one per ordinal, by ordinal.
     pub endpoints: BTreeMap<Ordinal, Endpoint>,
+    /// What is to be told of its requests, and what becomes of them while it has no replica; none where its count does not
+    /// follow its load.
+    pub demand: Option<Demand>,
 }
 
 /// A replica as the proxy sees it.
@@ -105,6 +110,15 @@ pub struct Report {
     pub acknowledged: Generation,
     /// Every endpoint of the newest snapshot, and every earlier one that still has requests in flight.
     pub endpoints: BTreeMap<ReplicaName, EndpointReport>,
+    /// Every service with a [`Demand`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<ServiceName, ServiceReport>,
+    /// Counters of reports with different epochs cannot be compared: a data plane has come or gone.
+    #[serde(default)]
+    pub epoch: u64,
+    /// A data plane is cut off: what it last said is not of now.
+    #[serde(default)]
+    pub stale: bool,
 }
 
 /// What the data plane knows of one endpoint.
@@ -298,6 +312,9 @@ impl Report {
                 sum.circuit = sum.circuit.or(more.circuit);
                 sum.latency = sum.latency.max(more.latency);
             }
+            for (name, more) in &report.services {
+                all.services.entry(name.clone()).or_default().add(more);
+            }
         }
         Some(all)
     }
@@ -347,6 +364,7 @@ pub fn snapshot(desired: &Desired, observed: &Observed, plan: &Plan, generation:
             resilience: service.spec.resilience.clone(),
             ring: service.ring.clone(),
             endpoints,
+            demand: service.spec.autoscale.as_ref().map(Demand::of),
         };
         services.insert(name.clone(), Arc::new(routing));
     }

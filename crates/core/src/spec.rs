@@ -4,25 +4,33 @@
 //! default is a named function or constant. Parsing, limits and rules between fields are in
 //! [`crate::manifest`].
 
+mod autoscale;
 mod balancing;
 mod defaults;
 mod gateway;
+mod lifecycle;
+mod probes;
 mod resilience;
+mod strategy;
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use autoscale::Autoscale;
 pub(crate) use balancing::ONE_OR_MANY;
 pub use balancing::{
     AssignmentHash, AssignmentSpec, Balancing, HashKeys, HashOn, OnCollision, Policy, Probing,
     REQUEST_HASH_DEFAULT, Successor, VIRTUAL_SERVER_HASH_DEFAULT,
 };
 pub use gateway::{AccessLog, AssignmentApiSpec, ClientLimits, GatewaySpec, ListenerSpec, Network};
+pub use lifecycle::{Lifecycle, PreStop, StopSignal};
+pub use probes::{Exec, HttpGet, Probe, Probes, StatusRange, TcpSocket};
 pub use resilience::{Ejection, HedgeAfter, Resilience};
+pub use strategy::{Rollback, Strategy, StrategyKind};
 
-use crate::quantity::{Cpu, Memory, Span};
+use crate::quantity::{Cpu, Memory};
 
 /// Most replicas that one service may ask for.
 pub const REPLICAS_MAX: u32 = 1_000;
@@ -38,7 +46,10 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<u32>,
-    /// What to run. A changed template is a new revision and replaces the replicas one at a time.
+    /// Sets the count by the load. Default: none, the count is `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<Autoscale>,
+    /// What to run. A changed template is a new revision; `strategy` says how it replaces the replicas.
     pub template: Template,
     /// When a replica gets traffic, and when it is replaced.
     #[serde(default)]
@@ -101,6 +112,9 @@ pub struct Template {
     /// How much of a replica's output is kept.
     #[serde(default)]
     pub logs: LogLimits,
+    /// How a replica is asked to end.
+    #[serde(default, skip_serializing_if = "Lifecycle::is_default")]
+    pub lifecycle: Lifecycle,
 }
 
 impl Template {
@@ -196,72 +210,6 @@ pub struct LogLimits {
     pub max_files: u32,
 }
 
-/// When a replica gets traffic, and when it is replaced.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Probes {
-    /// Gates traffic. Default: a TCP connection to the port.
-    #[serde(default = "Probe::default_readiness")]
-    pub readiness: Probe,
-    /// Replaces a replica that keeps failing it after having been ready. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub liveness: Option<Probe>,
-}
-
-/// One probe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Probe {
-    /// A GET that must answer 200 to 399. At most one of `httpGet` and `tcpSocket`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http_get: Option<HttpGet>,
-    /// A connection that must be accepted. The default where no `httpGet` is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tcp_socket: Option<TcpSocket>,
-    /// Time between two probes. Default 1s. A replica that was never ready is probed every 20 ms.
-    #[serde(default = "defaults::default_probe_period")]
-    pub period: Span,
-    /// Time after which one probe has failed. Default 1s.
-    #[serde(default = "defaults::default_probe_timeout")]
-    pub timeout: Span,
-    /// How many failures in a row make it fail. Default 3.
-    #[serde(default = "defaults::default_failure_threshold")]
-    #[schemars(range(min = 1))]
-    pub failure_threshold: u32,
-    /// How many successes in a row make it good again. Default 1.
-    #[serde(default = "defaults::default_success_threshold")]
-    #[schemars(range(min = 1))]
-    pub success_threshold: u32,
-}
-
-/// An HTTP probe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HttpGet {
-    /// The path, starting with `/`.
-    pub path: String,
-}
-
-/// A TCP probe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TcpSocket {}
-
-/// How replicas are replaced: one at a time, the new one ready before the old one is drained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Strategy {
-    /// How long a replica that no longer gets requests may finish those in flight. Default 30s.
-    #[serde(default = "defaults::default_drain")]
-    pub drain: Span,
-    /// How long a change may make no progress before the service is reported as stuck. Default 2m.
-    #[serde(default = "defaults::default_progress_deadline")]
-    pub progress_deadline: Span,
-    /// How long a replica may take to end after its stop signal before it is killed. Default 10s.
-    #[serde(default = "defaults::default_termination_grace")]
-    pub termination_grace: Span,
-}
-
 /// Which requests belong to a service. The longest matching prefix wins, a named host before `*`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -277,25 +225,6 @@ pub struct RouteSpec {
     pub replica_header: bool,
 }
 
-impl Probe {
-    fn default_readiness() -> Probe {
-        Probe {
-            http_get: None,
-            tcp_socket: None,
-            period: defaults::default_probe_period(),
-            timeout: defaults::default_probe_timeout(),
-            failure_threshold: defaults::default_failure_threshold(),
-            success_threshold: defaults::default_success_threshold(),
-        }
-    }
-}
-
-impl Default for Probes {
-    fn default() -> Self {
-        Self { readiness: Probe::default_readiness(), liveness: None }
-    }
-}
-
 impl Default for Resources {
     fn default() -> Self {
         Self { cpu: None, memory: defaults::default_memory(), pids: defaults::default_pids() }
@@ -305,16 +234,6 @@ impl Default for Resources {
 impl Default for LogLimits {
     fn default() -> Self {
         Self { max_size: defaults::default_log_size(), max_files: defaults::default_log_files() }
-    }
-}
-
-impl Default for Strategy {
-    fn default() -> Self {
-        Self {
-            drain: defaults::default_drain(),
-            progress_deadline: defaults::default_progress_deadline(),
-            termination_grace: defaults::default_termination_grace(),
-        }
     }
 }
 

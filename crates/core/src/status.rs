@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
+use crate::autoscale::AutoscaleStatus;
 use crate::desired::{Desired, DesiredService};
 use crate::handshake::{ACKNOWLEDGE_TIMEOUT, DrainState};
 use crate::history::MemberHistory;
@@ -16,9 +17,10 @@ use crate::ids::{Generation, ServiceName};
 use crate::observed::Observed;
 use crate::plan::Plan;
 use crate::reason::Reason;
+use crate::rollout::{FailedRelease, Stage};
 
 use replica::replica_statuses;
-pub use replica::{Phase, ReplicaStatus};
+pub use replica::{FailureStatus, Phase, ReplicaStatus};
 
 /// What is, of one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,8 +40,46 @@ pub struct ServiceStatus {
     pub conditions: Vec<Condition>,
     /// Every replica, and every member that waits for one.
     pub members: Vec<ReplicaStatus>,
+    /// How far its rollout has come.
+    #[serde(default)]
+    pub rollout: RolloutStatus,
     /// When the counts above last changed: the progress deadline counts from here.
     pub progressed_at: Timestamp,
+    /// What the autoscaler has decided last; none where there is no autoscaler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<AutoscaleStatus>,
+}
+
+/// How far the rollout of a service has come.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// In one word.
+    pub stage: Stage,
+    /// How many members have a replica of the wanted release, ready or not.
+    pub updated: u32,
+    /// How many of these have been ready for `minReady`.
+    pub available: u32,
+    /// How many may get the wanted release now: less than all while a canary waits.
+    pub limit: u32,
+    /// Since which generation the wanted release is wanted.
+    pub since: Generation,
+    /// The last release of which every replica was ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<StableStatus>,
+    /// The release that was given up, until another is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<FailedRelease>,
+}
+
+/// The last release of which every replica was ready.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StableStatus {
+    /// Its short hash.
+    pub revision: String,
+    /// The generation since which it was wanted.
+    pub generation: Generation,
 }
 
 /// One aspect of a service's health.
@@ -56,6 +96,7 @@ pub struct Condition {
     /// Why, for people.
     pub message: String,
     /// Since when `status` has been as it is.
+    #[serde(rename = "lastTransitionTime", alias = "since")]
     pub since: Timestamp,
 }
 
@@ -116,6 +157,8 @@ fn service_status(
         && observed.handshake.is_in_force(observed.now)
         && (ready, updated) == (replicas, replicas)
         && members.iter().all(|m| matches!(m.phase, Phase::Ready | Phase::Exited))
+        && plan.rollouts.get(name).is_none_or(|(_, stage)| *stage == Stage::Complete)
+        && !plan.standby.iter().any(|replica| replica.service == *name)
         && !plan.actions.iter().any(|action| action.name().service == *name);
     let counts = (service.generation, replicas, ready, updated);
     let progressed_at = match previous {
@@ -127,18 +170,24 @@ fn service_status(
         _ => observed.now,
     };
     // Draining takes the time that it was given: only places that are not filled as desired are stuck.
-    let open = !service.deleting && (ready, updated) != (replicas, replicas);
+    let rollout = rollout_status(name, service, observed, plan);
+    // A rollout that somebody holds is not stuck, unless it is one of whom something is missing.
+    let waits = rollout.stage.is_held() && ready == replicas;
+    let open = !service.deleting && (ready, updated) != (replicas, replicas) && !waits;
     let stuck = open && observed.now.since(progressed_at) >= service.spec.strategy.progress_deadline.0;
     let degraded = degradation(name, observed, plan, &members, stuck, service);
     let available = ready > 0 || replicas == 0;
     let progress = format!("{ready} of {replicas} ready, {updated} updated");
+    let to_zero = service.spec.autoscale.as_ref().is_some_and(|scale| scale.scale_to_zero);
     let made = [
-        (
-            ConditionKind::Available,
-            available,
-            if available { Reason::Ready } else { Reason::NoReplicaReady },
-            progress.clone(),
-        ),
+        match available {
+            true if replicas == 0 && to_zero => {
+                let why = "the next request starts a replica".to_owned();
+                (ConditionKind::Available, true, Reason::ScaledToZero, why)
+            }
+            true => (ConditionKind::Available, true, Reason::Ready, progress.clone()),
+            false => (ConditionKind::Available, false, Reason::NoReplicaReady, progress.clone()),
+        },
         (
             ConditionKind::Progressing,
             !converged,
@@ -163,7 +212,31 @@ fn service_status(
         revision: wanted.map(ToString::to_string),
         conditions: conditions.into(),
         members,
+        rollout,
         progressed_at,
+        autoscale: None,
+    }
+}
+
+fn rollout_status(
+    name: &ServiceName,
+    service: &DesiredService,
+    observed: &Observed,
+    plan: &Plan,
+) -> RolloutStatus {
+    let (progress, stage) = plan.rollouts.get(name).copied().unwrap_or_default();
+    let stable = observed.stable.get(name).map(|release| StableStatus {
+        revision: release.revision.to_string(),
+        generation: release.generation,
+    });
+    RolloutStatus {
+        stage,
+        updated: progress.updated,
+        available: progress.available,
+        limit: progress.limit,
+        since: service.rollout.since,
+        stable,
+        failed: service.rollout.failed.clone(),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Pure: times and random numbers come from the caller. Keys are kept in memory alone and never shown; longer ones
 //! than 256 bytes are left out of account.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ring::Ring;
@@ -11,6 +13,8 @@ use crate::ring::Ring;
 pub const MINUTES: u64 = 5;
 /// Keys that are kept of each minute.
 const KEYS_PER_MINUTE: usize = 512;
+/// Of fewer requests the most frequent key says nothing.
+const HOTTEST_OF_MIN: u64 = 100;
 /// Longer keys are not kept.
 const KEY_BYTES_MAX: usize = 256;
 
@@ -57,6 +61,23 @@ impl KeySample {
         }
     }
 
+    /// The share of the keyed requests of this and the last minute that have the most frequent key, in thousandths,
+    /// estimated from the sample; none of fewer than 100 requests.
+    pub fn hottest_permille(&self, minute: u64) -> Option<u16> {
+        let mut counts: HashMap<&[u8], f64> = HashMap::new();
+        let mut total = 0;
+        for window in self.windows.iter().filter(|window| window.minute + 1 >= minute) {
+            total += window.offered;
+            // Each key that is kept stands for as many requests.
+            let stands_for = window.offered as f64 / window.keys.len().max(1) as f64;
+            for key in &window.keys {
+                *counts.entry(key).or_default() += stands_for;
+            }
+        }
+        let most = counts.into_values().fold(0.0, f64::max);
+        (total >= HOTTEST_OF_MIN).then(|| (1_000.0 * most / total as f64).round() as u16)
+    }
+
     /// What a change of the ring would mean for the requests of the last [`MINUTES`] before and in `minute`. None
     /// if there were none, or nobody owned their keys.
     pub fn moved(&self, minute: u64, before: &Ring, after: &Ring) -> Option<TrafficMoved> {
@@ -79,6 +100,23 @@ impl KeySample {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_most_frequent_key_has_the_share_that_it_has_of_requests() {
+        let mut sample = KeySample::default();
+        let mut random = 7_u32;
+        for request in 0..20_000_u32 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let key = if request % 4 == 0 { 0 } else { request };
+            sample.offer(u64::from(request / 10_000), &key.to_le_bytes(), random);
+        }
+        let found = sample.hottest_permille(1).unwrap();
+        assert!((200..=300).contains(&found), "{found} of 250");
+        assert_eq!(sample.hottest_permille(3), None, "those minutes are over");
+        let mut few = KeySample::default();
+        few.offer(0, b"only", 0);
+        assert_eq!(few.hottest_permille(0), None);
+    }
     use crate::ids::Ordinal;
     use crate::ring::{RingMember, fresh, rehash};
     use crate::spec::Balancing;

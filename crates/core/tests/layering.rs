@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A crate's folder, and the crates of ours that it may import.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("core", &[]),
     ("runtime", &["core"]),
     ("replica", &[]),
@@ -20,10 +20,23 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("link", &["core"]),
     ("client", &["core"]),
     ("lab", &["core", "client"]),
+    ("sim", &["core"]),
     ("bench", &[]),
     (
         "ringmaster",
-        &["core", "runtime", "replica", "docker", "process", "proxy", "controller", "link", "client", "lab"],
+        &[
+            "core",
+            "runtime",
+            "replica",
+            "docker",
+            "process",
+            "proxy",
+            "controller",
+            "link",
+            "client",
+            "lab",
+            "sim",
+        ],
     ),
 ];
 
@@ -31,7 +44,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
 const RESERVED: [(&str, &[&str]); 6] = [
     ("bollard", &["docker"]),
     ("axum", &["replica", "controller"]),
-    ("hyper", &["controller"]),
+    ("hyper", &[]),
     ("reqwest", &["client"]),
     ("clap", &["ringmaster", "bench"]),
     ("anyhow", &["ringmaster", "bench"]),

@@ -13,12 +13,14 @@ use ringmaster_core::manifest::{
     ServiceDocument, Source,
 };
 use ringmaster_core::spec::{
-    API_VERSION, AccessLog, AssignmentSpec, Balancing, GatewaySpec, HashOn, Policy, Resilience,
-    SecurityProfile,
+    API_VERSION, AccessLog, AssignmentSpec, Autoscale, Balancing, GatewaySpec, HashOn, Policy, PreStop,
+    Resilience, SecurityProfile,
 };
 
 const REPLICAS: &str = include_str!("../../../manifests/replicas.yaml");
 const RESILIENCE: &str = include_str!("../../../manifests/resilience.yaml");
+const PROBES: &str = include_str!("../../../manifests/probes.yaml");
+const AUTOSCALE: &str = include_str!("../../../manifests/autoscale.yaml");
 const TWO_SERVICES: &str = include_str!("../../../manifests/two-services.yaml");
 
 fn parse(text: &str) -> Result<Manifest, ManifestErrors> {
@@ -94,6 +96,33 @@ fn errors_of_resilience_read_as_written() {
 }
 
 #[test]
+fn errors_of_strategy_read_as_written() {
+    check("strategy.golden");
+}
+
+#[test]
+fn errors_of_the_autoscaler_read_as_written() {
+    check("autoscale.golden");
+}
+
+#[test]
+fn the_sample_of_the_autoscaler_shows_every_field_with_its_default() {
+    let manifest = parse(AUTOSCALE).unwrap_or_else(|errors| panic!("{errors}"));
+    let shown = manifest.services.values().next().unwrap().spec.autoscale.clone().unwrap();
+    let least: Autoscale =
+        serde_json::from_str(r#"{ "maxReplicas": 10, "targetInFlight": 20, "scaleToZero": true }"#).unwrap();
+    assert_eq!(shown, least);
+    let schema = manifest::json_schema();
+    for field in schema["$defs"]["Autoscale"]["properties"].as_object().unwrap().keys() {
+        assert!(AUTOSCALE.contains(&format!("{field}:")), "{field} stands in no sample");
+    }
+    let document =
+        ServiceDocument::new("web".parse().unwrap(), manifest.services.values().next().unwrap().spec.clone());
+    let again = parse(&serde_saphyr::to_string(&document).unwrap()).unwrap();
+    assert_eq!(again.services.values().next().unwrap().spec, document.spec, "it survives printing");
+}
+
+#[test]
 fn the_sample_of_resilience_shows_the_defaults_and_examples_of_what_has_none() {
     let manifest = parse(RESILIENCE).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(manifest.gateway.unwrap().spec, GatewaySpec::default());
@@ -114,6 +143,54 @@ fn the_sample_of_resilience_shows_the_defaults_and_examples_of_what_has_none() {
             assert!(text.contains(&format!("{field}:")), "{name}.{field} stands in no sample");
             assert!(REPLICAS.contains(&format!("{field}:")), "{name}.{field} is not in the main sample");
         }
+    }
+}
+
+#[test]
+fn errors_of_probes_read_as_written() {
+    check("probes.golden");
+}
+
+#[test]
+fn the_sample_of_probes_shows_every_field_of_theirs() {
+    let manifest = parse(PROBES).unwrap_or_else(|errors| panic!("{errors}"));
+    let spec = &manifest.services.values().next().unwrap().spec;
+    assert_eq!(spec.probes.readiness.http_get.as_ref().unwrap().status.to_string(), "200-299");
+    assert!(spec.probes.startup.is_some() && spec.template.lifecycle.pre_stop.is_some());
+    // What may stand instead is right too.
+    let other = PROBES.replace("httpGet: { path", "# httpGet: { path").replace("# exec:", "exec:");
+    let other = parse(&other).unwrap_or_else(|errors| panic!("{errors}"));
+    let spec = &other.services.values().next().unwrap().spec;
+    assert_eq!(spec.probes.liveness.as_ref().unwrap().exec.as_ref().unwrap().command[1], "check");
+    assert!(matches!(spec.template.lifecycle.pre_stop, Some(PreStop::Exec(_))));
+    let schema = manifest::json_schema();
+    for name in ["Probes", "Probe", "HttpGet", "Exec", "Lifecycle", "PreStop"] {
+        let fields = schema["$defs"][name]["properties"].as_object();
+        for field in fields.into_iter().flat_map(|fields| fields.keys()) {
+            assert!(PROBES.contains(&format!("{field}:")), "{name}.{field} stands in no sample");
+        }
+    }
+}
+
+#[test]
+fn every_setting_of_probes_takes_its_bounds() {
+    for (settings, period_ms) in [
+        ("period: 10ms, jitter: 100%, failureThreshold: 1000, successThreshold: 1000", 10),
+        ("httpGet: { path: /, status: 100-599 }, period: 1h", 3_600_000),
+        ("httpGet: { path: /, status: 204, bodyContains: x }", 1_000),
+        ("httpGet: { path: /, headers: { Host: a, X-Y: \"\" } }, timeout: 1ms", 1_000),
+        ("exec: { command: [a, \"\", \"b c\"] }", 1_000),
+    ] {
+        let text = format!(
+            "apiVersion: ringmaster/v1\nkind: Service\nmetadata: {{ name: web }}\nspec:\n  template: {{ image: x }}\n  \
+             probes: {{ readiness: {{ {settings} }} }}\n"
+        );
+        let manifest = parse(&text).unwrap_or_else(|errors| panic!("{settings}: {errors}"));
+        let spec = &manifest.services.values().next().unwrap().spec;
+        assert_eq!(spec.probes.readiness.period.0, Duration::from_millis(period_ms), "{settings}");
+        let document = ServiceDocument::new("web".parse().unwrap(), spec.clone());
+        let again = parse(&serde_saphyr::to_string(&document).unwrap()).unwrap();
+        assert_eq!(again.services.values().next().unwrap().spec, *spec, "{settings} survives printing");
     }
 }
 
@@ -179,8 +256,16 @@ fn the_sample_shows_the_defaults_in_its_comments() {
     let mut shown = String::new();
     for line in REPLICAS.lines() {
         // Only those that are said to be defaults, so without the examples of what has none.
-        let wanted =
-            ["pullPolicy", "logs:", "  maxSize", "  maxFiles", "successThreshold", "progressDeadline"];
+        let wanted = [
+            "pullPolicy",
+            "logs:",
+            "  maxSize",
+            "  maxFiles",
+            "successThreshold",
+            "jitter",
+            "progressDeadline",
+        ];
+        let strategy = ["type:", "maxSurge", "maxUnavailable", "minReady", "rollback"];
         let more = ["terminationGrace", "resilience", "  retries", "  connectTimeout", "  responseTimeout"];
         let tries = ["  hedgeAfter", "  retryBudget", "  maxInFlight", "  maxQueued", "  queueTimeout"];
         let ejection =
@@ -191,6 +276,7 @@ fn the_sample_shows_the_defaults_in_its_comments() {
         let comment = line.trim_start().strip_prefix("# ").unwrap_or("");
         let is_default = wanted
             .iter()
+            .chain(&strategy)
             .chain(&more)
             .chain(&route)
             .chain(&tries)
@@ -273,9 +359,11 @@ spec:
     resources: { cpu: 0.25, memory: 8192Ki, pids: 1 }
     securityContext: { profile: restricted }
     logs: { maxSize: 1M, maxFiles: 1 }
+    lifecycle: { preStop: { httpGet: { path: /bye, status: 204 } }, stopSignal: SIGQUIT }
   probes:
+    startup: { exec: { command: [a, "b c"] }, jitter: 7% }
     readiness: { tcpSocket: {}, period: 2m, timeout: 3h, failureThreshold: 9, successThreshold: 8 }
-    liveness: { httpGet: { path: "/a?b=c" } }
+    liveness: { httpGet: { path: "/a?b=c", headers: { X-A: "b: c" }, status: 200-204, bodyContains: "ok #1" } }
   strategy: { drain: 0s, progressDeadline: 1ms, terminationGrace: 0s }
   balancing:
     policy: assignment

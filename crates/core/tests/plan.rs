@@ -95,6 +95,7 @@ impl World {
             members: resize(&[], 3).unwrap(),
             ring: fresh(&Balancing::default(), 1, &[]).unwrap(),
             deleting: false,
+            rollout: Default::default(),
         };
         World {
             now: Timestamp(1_000_000),
@@ -205,7 +206,8 @@ impl World {
         let endpoints = self.in_flight.iter().map(|(name, in_flight)| {
             (name.clone(), EndpointReport { in_flight: *in_flight, ..EndpointReport::default() })
         });
-        let report = Report { acknowledged: self.acknowledged, endpoints: endpoints.collect() };
+        let endpoints = endpoints.collect();
+        let report = Report { acknowledged: self.acknowledged, endpoints, ..Report::default() };
         self.handshake.report(report, self.now);
     }
 
@@ -218,6 +220,7 @@ impl World {
             list_error: self.list_fails.then(|| "engine away".to_owned()),
             replicas: self.replicas.clone(),
             revisions: BTreeMap::from([(web(), revision)]),
+            stable: BTreeMap::new(),
             history: self.history.clone(),
             handshake: self.handshake.clone(),
             debuts: Debuts::default(),
@@ -311,7 +314,9 @@ impl World {
                 Action::Repair { .. } => {}
             }
         }
-        assert!(surging <= 1, "more than one replacement beside a ready replica");
+        let allowed = |service: &DesiredService| service.spec.strategy.limits(service.members.len() as u32).0;
+        let most = self.desired.services.values().map(allowed).sum();
+        assert!(surging <= most, "{surging} replacements beside ready replicas, more than {most}");
     }
 
     /// A replica that lives makes way for another only where another lives: never for a plan alone.

@@ -99,6 +99,7 @@ fn desired(count: u16) -> Desired {
         generation: Generation(1),
         members: members(count),
         deleting: false,
+        rollout: Default::default(),
     };
     Desired { services: BTreeMap::from([(web(), service)]), ..Desired::default() }
 }
@@ -123,6 +124,7 @@ fn snapshot(desired: &Desired, debuts: &Debuts, now: Timestamp, serving: &[(u16,
         resilience: service.spec.resilience.clone(),
         ring: service.ring.clone(),
         endpoints: serving.iter().map(endpoint).collect(),
+        demand: None,
     };
     Snapshot { services: BTreeMap::from([(web(), Arc::new(routing))]), ..Snapshot::default() }
 }

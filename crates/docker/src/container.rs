@@ -48,6 +48,7 @@ pub(crate) fn body(
         cmd: (!template.args.is_empty()).then(|| template.args.clone()),
         working_dir: template.working_dir.clone(),
         labels: Some(labels_of(request, instance)),
+        stop_signal: template.lifecycle.stop_signal.map(|signal| signal.as_str().to_owned()),
         host_config: Some(HostConfig {
             mounts: Some(mounts),
             network_mode: Some(network_id.to_owned()),
@@ -89,6 +90,10 @@ fn labels_of(request: &CreateRequest, instance: &str) -> HashMap<String, String>
     ]);
     if let Some(host) = &request.host {
         all.insert(labels::HOST, host.clone());
+    }
+    if let Some(hook) = &request.template.lifecycle.pre_stop {
+        let text = serde_json::to_string(hook).expect("a hook has only string keys");
+        all.insert(labels::PRE_STOP, text);
     }
     all.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

@@ -166,4 +166,20 @@ mod tests {
             assert_eq!((error.kind, error.to_string().as_str()), (kind, "inspect x: no such thing"));
         }
     }
+
+    #[test]
+    fn every_refusal_of_the_engines_table_has_the_kind_that_it_names() {
+        let facts: Vec<serde_json::Value> =
+            serde_json::from_str(include_str!("../tests/engine-facts.json")).unwrap();
+        let refusals: Vec<_> = facts.iter().filter(|fact| fact["status"].as_u64().unwrap() >= 400).collect();
+        assert!(refusals.len() > 10);
+        for fact in refusals {
+            let error = EngineError::DockerResponseServerError {
+                status_code: u16::try_from(fact["status"].as_u64().unwrap()).unwrap(),
+                message: fact["text"].as_str().unwrap().to_owned(),
+            };
+            let kind = failed("x".into(), Path::new("/x"), &error).kind;
+            assert_eq!(fact["kind"], format!("{kind:?}"), "{fact}");
+        }
+    }
 }

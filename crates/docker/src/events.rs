@@ -10,6 +10,8 @@ use bollard::errors::Error as EngineError;
 use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
 use futures_util::stream::{self, BoxStream, StreamExt};
+use ringmaster_core::observed::RuntimeId;
+use ringmaster_core::spec::StopSignal;
 use ringmaster_runtime::{Wake, labels};
 use tokio::time::Instant;
 
@@ -70,7 +72,13 @@ impl Watch {
                             note_lag(&event);
                             // A death is told twice: at once, for whoever can look elsewhere, and when a list
                             // shows it.
-                            self.unlisted = (event.action.as_deref() == Some("die")).then_some(event);
+                            let action = event.action.as_deref();
+                            if action == Some("kill")
+                                && let Some(id) = ends(&self.engine, &event).await
+                            {
+                                return Wake::Stopping(RuntimeId(id));
+                            }
+                            self.unlisted = (action == Some("die")).then_some(event);
                             return Wake::Changed;
                         }
                         Some(Err(error)) => self.reason(&error),
@@ -125,6 +133,27 @@ impl Watch {
         let since = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
         let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
         self.engine.docker.events(Some(options)).boxed()
+    }
+}
+
+/// The container that a signal is to end: SIGKILL and SIGTERM end all, others only whom they are the stop signal of.
+async fn ends(engine: &Engine, event: &EventMessage) -> Option<String> {
+    let actor = event.actor.as_ref()?;
+    let id = actor.id.clone()?;
+    let signal = StopSignal::parse(actor.attributes.as_ref()?.get("signal")?)?;
+    if matches!(signal, StopSignal::Kill | StopSignal::Term) {
+        return Some(id);
+    }
+    let call = engine.docker.inspect_container(&id, None::<InspectContainerOptions>);
+    match engine.call("inspect a container that was sent a signal", READ_MAX, call).await {
+        Ok(found) => {
+            let wanted = found.config?.stop_signal?;
+            (StopSignal::parse(&wanted) == Some(signal)).then_some(id)
+        }
+        Err(error) => {
+            tracing::debug!(%error, "whether the signal ends it is not known; its end will show");
+            None
+        }
     }
 }
 

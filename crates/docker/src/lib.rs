@@ -7,12 +7,14 @@
 mod container;
 mod engine;
 mod events;
+mod exec;
 mod image;
 mod listing;
 mod logs;
 mod network;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod usage;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,11 +28,14 @@ use bollard::query_parameters::{
 };
 use futures_util::stream::BoxStream;
 use ringmaster_core::observed::{ReplicaState, RuntimeId, RuntimeReplica};
-use ringmaster_core::spec::Template;
-use ringmaster_runtime::{CreateRequest, ErrorKind, Runtime, RuntimeError, Signal, Wake};
+use ringmaster_core::spec::{PreStop, Template};
+use ringmaster_runtime::{
+    CreateRequest, ErrorKind, ExecOutcome, Runtime, RuntimeError, Signal, Wake, labels,
+};
 
 use crate::engine::{CHANGE_MAX, Engine, READ_MAX};
-use crate::listing::{Endings, Lister};
+use crate::exec::Overdue;
+use crate::listing::{Endings, Known, Lister};
 use crate::network::{OurNetwork, is_ours, short};
 
 /// Which engine, and what is ours on it.
@@ -63,6 +68,8 @@ pub struct DockerRuntime {
     instance: String,
     network: OurNetwork,
     endings: Endings,
+    overdue: Overdue,
+    known: Known,
 }
 
 impl DockerRuntime {
@@ -81,7 +88,14 @@ impl DockerRuntime {
             network = %config.network,
             "connected to the engine"
         );
-        Ok(DockerRuntime { engine, instance: config.instance, network, endings: Endings::default() })
+        Ok(DockerRuntime {
+            engine,
+            instance: config.instance,
+            network,
+            endings: Endings::default(),
+            overdue: Overdue::default(),
+            known: Known::default(),
+        })
     }
 
     /// Removes our network, if we made it and nothing is attached to it. Replicas are not touched.
@@ -98,7 +112,13 @@ impl DockerRuntime {
     }
 
     fn lister<'a>(&'a self, network_id: Option<&'a str>) -> Lister<'a> {
-        Lister { engine: &self.engine, instance: &self.instance, network_id, endings: &self.endings }
+        Lister {
+            engine: &self.engine,
+            instance: &self.instance,
+            network_id,
+            endings: &self.endings,
+            known: &self.known,
+        }
     }
 
     async fn inspected(&self, id_or_name: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
@@ -203,7 +223,9 @@ impl Runtime for DockerRuntime {
 
     async fn list(&self) -> Result<Vec<RuntimeReplica>, RuntimeError> {
         let network_id = self.network.known_id().await;
-        self.lister(network_id.as_deref()).all().await
+        let replicas = self.lister(network_id.as_deref()).all().await?;
+        self.overdue.keep_only(&replicas);
+        Ok(replicas)
     }
 
     async fn inspect(&self, id: &RuntimeId) -> Result<Option<RuntimeReplica>, RuntimeError> {
@@ -236,6 +258,27 @@ impl Runtime for DockerRuntime {
         })
     }
 
+    async fn pre_stop(&self, id: &RuntimeId) -> Result<Option<PreStop>, RuntimeError> {
+        let found =
+            self.ours("look at", id).await?.and_then(|found| found.config?.labels?.remove(labels::PRE_STOP));
+        let read = |text: String| {
+            serde_json::from_str(&text).map_err(|error| {
+                let operation = format!("read the label {} of container {}", labels::PRE_STOP, short(&id.0));
+                RuntimeError::new(operation, ErrorKind::Engine, error.to_string())
+            })
+        };
+        found.map(read).transpose()
+    }
+
+    async fn exec(
+        &self,
+        id: &RuntimeId,
+        command: &[String],
+        limit: Duration,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        exec::run(&self.engine, &self.overdue, id, command, limit).await
+    }
+
     async fn stop(&self, id: &RuntimeId, grace: Duration) -> Result<(), RuntimeError> {
         if self.ours("stop", id).await?.is_none() {
             return Ok(());
@@ -257,7 +300,9 @@ impl Runtime for DockerRuntime {
         // Anonymous volumes go with it; named ones are their owner's.
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         let call = docker.remove_container(&id.0, Some(options));
-        settled(self.engine.call(format!("remove container {}", short(&id.0)), CHANGE_MAX, call).await)
+        settled(self.engine.call(format!("remove container {}", short(&id.0)), CHANGE_MAX, call).await)?;
+        self.known.forget(&id.0);
+        Ok(())
     }
 
     async fn repair(&self, id: &RuntimeId) -> Result<(), RuntimeError> {
@@ -302,6 +347,10 @@ impl Runtime for DockerRuntime {
             ));
         }
         logs::tail(&self.engine, &id.0, lines).await
+    }
+
+    async fn cpu_used(&self, id: &RuntimeId) -> Result<Option<Duration>, RuntimeError> {
+        usage::cpu_used(&self.engine, &id.0).await
     }
 
     fn events(&self) -> BoxStream<'static, Wake> {

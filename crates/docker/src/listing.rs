@@ -3,7 +3,7 @@
 //! One call lists everything; only containers that do not run are inspected too, for how they ended, and that
 //! answer is kept. Deliberately absent: containers without our labels.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
@@ -42,6 +42,27 @@ impl Endings {
     }
 }
 
+/// The ids of the containers of ours that were there when somebody last looked. A list that leaves one of them out is
+/// believed only once the engine says of that very container that it is gone: an incomplete list and an empty engine
+/// look the same, and what follows from them does not.
+#[derive(Debug, Default)]
+pub(crate) struct Known(Mutex<BTreeSet<String>>);
+
+impl Known {
+    fn now(&self) -> BTreeSet<String> {
+        self.0.lock().expect("no holder panics").clone()
+    }
+
+    fn seen(&self, id: &str) {
+        self.0.lock().expect("no holder panics").insert(id.to_owned());
+    }
+
+    /// It has been removed: no list is asked about it any more.
+    pub(crate) fn forget(&self, id: &str) {
+        self.0.lock().expect("no holder panics").remove(id);
+    }
+}
+
 /// What a listing needs to know.
 pub(crate) struct Lister<'a> {
     pub(crate) engine: &'a Engine,
@@ -49,21 +70,62 @@ pub(crate) struct Lister<'a> {
     /// Addresses are those on this network; none are told while it is unknown.
     pub(crate) network_id: Option<&'a str>,
     pub(crate) endings: &'a Endings,
+    pub(crate) known: &'a Known,
 }
 
 impl Lister<'_> {
     /// All replicas of this instance.
     pub(crate) async fn all(&self) -> Result<Vec<RuntimeReplica>, RuntimeError> {
-        let replicas = without_copies(self.replicas("list replicas", None).await?);
+        // Taken before: what is created meanwhile need not be in the list.
+        let mut missing = self.known.now();
+        let replicas = self.replicas("list replicas", None).await?;
+        for replica in &replicas {
+            missing.remove(&replica.id.0);
+            self.known.seen(&replica.id.0);
+        }
+        stream::iter(missing)
+            .map(|id| self.confirm_gone(id))
+            .buffer_unordered(INSPECTIONS_MAX)
+            .try_collect::<()>()
+            .await?;
+        let replicas = without_copies(replicas);
         self.endings.keep_only(&replicas);
         Ok(replicas)
+    }
+
+    /// An error if a container that a list leaves out is still there.
+    async fn confirm_gone(&self, id: String) -> Result<(), RuntimeError> {
+        use bollard::models::ContainerStateStatusEnum as Status;
+        let call = self.engine.docker.inspect_container(&id, None::<InspectContainerOptions>);
+        match self.engine.call(format!("inspect container {}", short(&id)), READ_MAX, call).await {
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(found) => {
+                let state = found.state.and_then(|state| state.status);
+                if !matches!(state, Some(Status::REMOVING | Status::DEAD)) {
+                    let name = found.name.unwrap_or_default();
+                    let why = format!(
+                        "the engine's list leaves out container {} ({}), which it still has: the list is not believed",
+                        short(&id),
+                        name.trim_start_matches('/'),
+                    );
+                    return Err(RuntimeError::new("list replicas", ErrorKind::Engine, why));
+                }
+            }
+        }
+        self.known.forget(&id);
+        Ok(())
     }
 
     /// The one with this id, if it is of this instance.
     pub(crate) async fn one(&self, id: &str) -> Result<Option<RuntimeReplica>, RuntimeError> {
         let operation = format!("find container {}", short(id));
         // The engine matches prefixes of ids.
-        Ok(self.replicas(&operation, Some(id)).await?.into_iter().find(|replica| replica.id.0 == id))
+        let found = self.replicas(&operation, Some(id)).await?.into_iter().find(|replica| replica.id.0 == id);
+        if let Some(replica) = &found {
+            self.known.seen(&replica.id.0);
+        }
+        Ok(found)
     }
 
     async fn replicas(&self, operation: &str, id: Option<&str>) -> Result<Vec<RuntimeReplica>, RuntimeError> {

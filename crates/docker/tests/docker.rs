@@ -152,6 +152,7 @@ async fn the_profile_restricted_is_applied() {
         "resources": { "cpu": "250m", "memory": "32Mi", "pids": 16 },
         "logs": { "maxSize": "1Mi", "maxFiles": 2 },
         "env": { "GREETING": "Hi", "PORT": "1" },
+        "lifecycle": { "stopSignal": "SIGINT" },
     }));
     let mut request = bench.fixture.request(&bench.runtime, 6, &restricted).await;
     request.host = Some("S7".to_owned());
@@ -163,6 +164,7 @@ async fn the_profile_restricted_is_applied() {
     let config = container.config.unwrap();
     assert_eq!(config.user.as_deref(), Some("65534:65534"));
     assert_eq!(config.hostname.as_deref(), Some("S7"));
+    assert_eq!(config.stop_signal.as_deref(), Some("SIGINT"));
     assert_eq!(config.image, Some(request.content_id), "the image is given by id");
     let env = config.env.unwrap();
     for variable in ["GREETING=Hi", "PORT=5000", "SERVER_ID=7"] {
@@ -327,6 +329,7 @@ async fn events_tell_of_an_engine_that_goes_away_and_comes_back() {
     assert_eq!(next().await, Wake::Reconnected);
     let replica = bench.fixture.started(&bench.runtime, 0).await;
     bench.runtime.signal(&replica.id, Signal::Kill).await.unwrap();
+    assert_eq!(next().await, Wake::Stopping(replica.id));
     assert_eq!(next().await, Wake::Changed);
     assert_eq!(runtime.list().await.unwrap().len(), 1);
 }

@@ -123,7 +123,7 @@ impl OwnDaemon {
         }
         let text = options.manifest.clone().unwrap_or_else(|| MANIFEST.to_owned());
         let files = vec![ManifestFile { file: "the lab's manifest".to_owned(), text }];
-        self.client.apply(&ApplyRequest { files, prune: false, dry_run: false, max_move: None }).await?;
+        self.client.apply(&ApplyRequest { files, ..ApplyRequest::default() }).await?;
         loop {
             let view = self.client.service(&self.service).await?;
             if let Some(status) = view.status.filter(|status| status.observed_generation >= view.generation) {

@@ -127,11 +127,7 @@ impl Session {
             "apiVersion": API_VERSION, "kind": "Service", "metadata": { "name": self.service() }, "spec": spec,
         });
         let files = vec![ManifestFile { file: "the lab's edit".to_owned(), text: manifest.to_string() }];
-        Ok(self
-            .client
-            .apply(&ApplyRequest { files, prune: false, dry_run: false, max_move: None })
-            .await?
-            .generation)
+        Ok(self.client.apply(&ApplyRequest { files, ..ApplyRequest::default() }).await?.generation)
     }
 
     /// Waits until the service is as it should be.

@@ -192,8 +192,11 @@ impl Inner {
     fn tell(&self) {
         let planes = self.planes();
         let newest = self.snapshots.borrow().generation;
-        let report =
-            planes.together().unwrap_or_else(|| Report { acknowledged: newest, ..Report::default() });
+        let report = planes.together().unwrap_or_else(|| Report {
+            acknowledged: newest,
+            stale: true,
+            ..Report::default()
+        });
         self.connected.send_if_modified(|count| {
             let now = planes.sessions().iter().filter(|(_, session)| session.is_some()).count();
             std::mem::replace(count, now) != now

@@ -57,6 +57,8 @@ pub(crate) struct Planes {
     all: BTreeMap<String, Plane>,
     /// Where their names are remembered over a restart of the controller.
     memory: Option<PathBuf>,
+    /// Changes whenever one comes or goes: then their counters together leap.
+    epoch: u64,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,8 @@ struct Plane {
     state: State,
     /// Of this run; with nothing acknowledged until it says so.
     report: Report,
+    /// It has reported by its connection.
+    heard: bool,
     listeners: Vec<String>,
 }
 
@@ -126,11 +130,15 @@ impl Planes {
         let names = memory.as_ref().map(read).unwrap_or_default();
         let since = Instant::now();
         let away = |name| {
-            let plane =
-                Plane { state: State::Away { since }, report: Report::default(), listeners: Vec::new() };
+            let plane = Plane {
+                state: State::Away { since },
+                report: Report::default(),
+                heard: false,
+                listeners: Vec::new(),
+            };
             (name, plane)
         };
-        Planes { all: names.into_iter().map(away).collect(), memory }
+        Planes { all: names.into_iter().map(away).collect(), memory, epoch: 0 }
     }
 
     /// One says hello. A connection of the same process takes the place of the one before; another process of the same
@@ -145,6 +153,7 @@ impl Planes {
             }
             Some(plane) => {
                 plane.state = State::Connected(Arc::clone(session));
+                plane.heard = false;
                 // Its process may be another one, which knows nothing of what the one before has acknowledged.
                 plane.report.acknowledged = Generation(0);
                 Ok(())
@@ -154,7 +163,7 @@ impl Planes {
             }
             None => {
                 let state = State::Connected(Arc::clone(session));
-                let plane = Plane { state, report: Report::default(), listeners: Vec::new() };
+                let plane = Plane { state, report: Report::default(), heard: false, listeners: Vec::new() };
                 self.all.insert(name.clone(), plane);
                 self.remember();
                 Ok(())
@@ -170,6 +179,7 @@ impl Planes {
         }
         if in_order {
             self.all.remove(name);
+            self.epoch += 1;
             self.remember();
         } else {
             plane.state = State::Away { since: Instant::now() };
@@ -181,6 +191,8 @@ impl Planes {
     pub(crate) fn report(&mut self, name: &str, session: &Arc<Session>, report: Report) {
         if let Some(plane) = self.own(name, session) {
             plane.report = report;
+            let is_first = !std::mem::replace(&mut plane.heard, true);
+            self.epoch += u64::from(is_first);
         }
     }
 
@@ -193,7 +205,9 @@ impl Planes {
 
     /// What all of them report together; none if there are none.
     pub(crate) fn together(&self) -> Option<Report> {
-        Report::together(self.all.values().map(|plane| &plane.report))
+        let together = Report::together(self.all.values().map(|plane| &plane.report))?;
+        let is_of_now = |plane: &Plane| plane.heard && matches!(plane.state, State::Connected(_));
+        Some(Report { epoch: self.epoch, stale: !self.all.values().all(is_of_now), ..together })
     }
 
     /// Where those that are connected listen.
@@ -230,6 +244,7 @@ impl Planes {
         let lost: Vec<String> =
             self.all.extract_if(.., |_, plane| is_lost(plane)).map(|(name, _)| name).collect();
         if !lost.is_empty() {
+            self.epoch += 1;
             self.remember();
         }
         lost
@@ -264,6 +279,30 @@ mod tests {
         Report { acknowledged: Generation(generation), ..Report::default() }
     }
 
+    fn told(planes: &Planes) -> Option<u64> {
+        planes.together().map(|report| report.acknowledged.0)
+    }
+
+    #[tokio::test]
+    async fn figures_are_of_now_while_all_are_there_and_of_another_epoch_when_one_has_come_or_gone() {
+        let mut planes = Planes::remembered(None);
+        let (a, b) = (Session::of(1), Session::of(2));
+        let told = |planes: &Planes| planes.together().map(|report| (report.epoch, report.stale));
+        planes.join(&hello("a", 1), &a).unwrap();
+        assert_eq!(told(&planes), Some((0, true)), "it has said nothing yet");
+        planes.report("a", &a, acknowledged(1));
+        planes.report("a", &a, acknowledged(2));
+        assert_eq!(told(&planes), Some((1, false)));
+        planes.join(&hello("b", 2), &b).unwrap();
+        assert_eq!(told(&planes), Some((1, true)));
+        planes.report("b", &b, acknowledged(2));
+        assert_eq!(told(&planes), Some((2, false)));
+        planes.leave("a", &a, false);
+        assert_eq!(told(&planes), Some((2, true)), "it may be serving");
+        planes.forget(planes.forget_at().unwrap());
+        assert_eq!(told(&planes), Some((3, false)));
+    }
+
     #[tokio::test]
     async fn who_is_cut_off_counts_and_who_ends_in_order_does_not() {
         let folder = tempfile::tempdir().unwrap();
@@ -276,12 +315,12 @@ mod tests {
         planes.report("a", &a, acknowledged(5));
         planes.report("b", &b, acknowledged(9));
         assert!(planes.leave("b", &b, true));
-        assert_eq!(planes.together(), Some(acknowledged(5)));
+        assert_eq!(told(&planes), Some(5));
         assert!(planes.leave("a", &a, false));
-        assert_eq!(planes.together(), Some(acknowledged(5)), "it may be serving");
+        assert_eq!(told(&planes), Some(5), "it may be serving");
         // The controller starts again: nobody has acknowledged anything of this run.
         let mut planes = Planes::remembered(memory.clone());
-        assert_eq!(planes.together(), Some(acknowledged(0)));
+        assert_eq!(told(&planes), Some(0));
         assert_eq!(planes.forget(Instant::now()), Vec::<String>::new());
         assert_eq!(planes.forget(planes.forget_at().unwrap()), ["a"]);
         assert_eq!(planes.together(), None);
@@ -297,7 +336,7 @@ mod tests {
         planes.report("a", &first, acknowledged(5));
         planes.join(&hello("a", 1), &again).unwrap();
         planes.report("a", &first, acknowledged(7));
-        assert_eq!(planes.together(), Some(acknowledged(0)), "the connection before it is nobody's");
+        assert_eq!(told(&planes), Some(0), "the connection before it is nobody's");
         assert!(!planes.leave("a", &first, false));
         assert!(planes.leave("a", &again, false));
         planes.join(&hello("a", 2), &other).unwrap();

@@ -4,6 +4,7 @@
 //! logs, and adopting them again. Deliberately absent: isolation (limits, users and mounts are for containers),
 //! and decisions (see [`Runtime`]).
 
+mod exec;
 mod output;
 mod proc;
 mod program;
@@ -22,8 +23,8 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use ringmaster_core::Timestamp;
 use ringmaster_core::observed::{ExitInfo, RuntimeId, RuntimeReplica};
-use ringmaster_core::spec::Template;
-use ringmaster_runtime::{CreateRequest, ErrorKind, Runtime, RuntimeError, Signal, Wake};
+use ringmaster_core::spec::{PreStop, Template};
+use ringmaster_runtime::{CreateRequest, ErrorKind, ExecOutcome, Runtime, RuntimeError, Signal, Wake};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal as RawSignal, WaitOptions, kill_process_group, pidfd_send_signal, waitpid,
@@ -89,14 +90,16 @@ impl ProcessRuntime {
         }
     }
 
-    /// Sends SIGTERM, unless `grace` is zero, and SIGKILL to what has not ended after it; returns when the end
+    /// Sends its stop signal, unless `grace` is zero, and SIGKILL to what has not ended after it; returns when the end
     /// is recorded.
     async fn end(&self, verb: &str, id: &RuntimeId, grace: Duration) -> Result<(), RuntimeError> {
         let Some(live) = self.inner.registry.live(id) else { return Ok(()) };
         let operation = || format!("{verb} process {}", id.0);
         let mut end = live.end.subscribe();
         if !grace.is_zero() {
-            self.send(operation(), &live, RawSignal::TERM)?;
+            let chosen = self.inner.registry.lifecycle(id).and_then(|lifecycle| lifecycle.stop_signal);
+            let signal = chosen.and_then(|chosen| RawSignal::from_named_raw(chosen.number()));
+            self.send(operation(), &live, signal.unwrap_or(RawSignal::TERM))?;
             if tokio::time::timeout(grace, end.wait_for(|ended| *ended)).await.is_ok() {
                 return Ok(());
             }
@@ -169,6 +172,7 @@ impl Inner {
             exit: None::<ExitInfo>,
             log_keep: logs.max_size.bytes,
             log_max: logs.max_size.bytes.saturating_mul(u64::from(logs.max_files)),
+            lifecycle: request.template.lifecycle.clone(),
         };
         match registry.folder.reserve(&record) {
             Ok(()) => {}
@@ -238,6 +242,23 @@ impl Runtime for ProcessRuntime {
         blocking(move || inner.create(&request)).await
     }
 
+    async fn pre_stop(&self, id: &RuntimeId) -> Result<Option<PreStop>, RuntimeError> {
+        Ok(self.inner.registry.lifecycle(id).and_then(|lifecycle| lifecycle.pre_stop))
+    }
+
+    async fn exec(
+        &self,
+        id: &RuntimeId,
+        command: &[String],
+        limit: Duration,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        let Some(pid) = self.inner.registry.pid(id) else {
+            let operation = format!("run a command beside process {}", id.0);
+            return Err(RuntimeError::new(operation, ErrorKind::NotFound, "it does not run"));
+        };
+        exec::run(pid, &self.inner.config.daemon, id, command, limit).await
+    }
+
     async fn stop(&self, id: &RuntimeId, grace: Duration) -> Result<(), RuntimeError> {
         self.end("stop", id, grace).await
     }
@@ -285,6 +306,12 @@ impl Runtime for ProcessRuntime {
             output::tail(&registry.folder, &name, lines).map_err(|error| disk(operation, &error))
         })
         .await
+    }
+
+    async fn cpu_used(&self, id: &RuntimeId) -> Result<Option<Duration>, RuntimeError> {
+        let entries = self.inner.registry.lock();
+        let live = entries.get(&id.0).filter(|entry| matches!(entry.life, Life::Live(_)));
+        Ok(live.and_then(|entry| entry.record.process.as_ref()).and_then(proc::cpu_used))
     }
 
     fn events(&self) -> BoxStream<'static, Wake> {

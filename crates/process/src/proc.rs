@@ -4,8 +4,11 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::Pid;
+
+use crate::record::ProcessId;
 
 /// The environment variable by which a process is known as a replica, even if the daemon died before it could
 /// write down the pid. Its value is the replica's id.
@@ -15,6 +18,8 @@ pub(crate) const MARKER: &str = "RINGMASTER_REPLICA";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     group: i32,
+    /// Processor time of it and of those of its children that have ended, in clock ticks.
+    used_ticks: u64,
     /// When it started, in clock ticks since boot.
     start_ticks: u64,
 }
@@ -33,8 +38,17 @@ fn parse(text: &str) -> Option<Stat> {
     let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
     // What follows it is field 3; the group is field 5, the start time field 22.
     let group = fields.nth(2)?.parse().ok()?;
-    let start_ticks = fields.nth(16)?.parse().ok()?;
-    Some(Stat { group, start_ticks })
+    // Fields 14 to 17 are the times of the user and the system, of itself and of its children.
+    let times: Vec<u64> = fields.by_ref().skip(8).take(4).filter_map(|time| time.parse().ok()).collect();
+    let start_ticks = fields.nth(4)?.parse().ok()?;
+    Some(Stat { group, used_ticks: times.iter().sum(), start_ticks })
+}
+
+/// The processor time that a process has used, and its children that have ended; none if it is not that one any more.
+pub(crate) fn cpu_used(process: &ProcessId) -> Option<Duration> {
+    let stat = stat(Pid::from_raw(process.pid)?).filter(|stat| stat.start_ticks == process.start_ticks)?;
+    let seconds = stat.used_ticks as f64 / rustix::param::clock_ticks_per_second().max(1) as f64;
+    Some(Duration::from_secs_f64(seconds))
 }
 
 /// Tells this boot of the machine from all others.
@@ -61,11 +75,11 @@ mod tests {
 
     #[test]
     fn a_programs_name_may_hold_anything() {
-        let fields = "S 1 7 7 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0 12345 1000";
+        let fields = "S 1 7 7 0 -1 4194560 99 0 0 0 5 6 7 8 20 0 1 0 12345 1000";
         for name in ["cat", "a b", "x) Z (y", ""] {
             assert_eq!(
                 parse(&format!("7 ({name}) {fields}")),
-                Some(Stat { group: 7, start_ticks: 12345 }),
+                Some(Stat { group: 7, used_ticks: 26, start_ticks: 12345 }),
                 "{name}"
             );
         }

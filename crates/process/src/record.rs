@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ringmaster_core::observed::ExitInfo;
+use ringmaster_core::spec::Lifecycle;
 use ringmaster_core::{ReplicaName, Revision, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,9 @@ pub(crate) struct Record {
     pub(crate) log_keep: u64,
     /// Bytes of output above which the log is cut.
     pub(crate) log_max: u64,
+    /// How it is asked to end. Records of earlier versions have none.
+    #[serde(default)]
+    pub(crate) lifecycle: Lifecycle,
 }
 
 /// A process, for ever.

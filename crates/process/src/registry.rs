@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ringmaster_core::observed::{ExitInfo, ReplicaState, RuntimeId, RuntimeReplica};
+use ringmaster_core::spec::Lifecycle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
@@ -94,6 +95,18 @@ impl Registry {
             Life::Live(live) => Some(live.clone()),
             Life::Starting | Life::Ended => None,
         }
+    }
+
+    /// How a replica is asked to end.
+    pub(crate) fn lifecycle(&self, id: &RuntimeId) -> Option<Lifecycle> {
+        self.lock().get(&id.0).map(|entry| entry.record.lifecycle.clone())
+    }
+
+    /// The process of a replica that runs.
+    pub(crate) fn pid(&self, id: &RuntimeId) -> Option<i32> {
+        let entries = self.lock();
+        let entry = entries.get(&id.0).filter(|entry| matches!(entry.life, Life::Live(_)))?;
+        Some(entry.record.process?.pid)
     }
 
     /// Notes that a process was started, and watches it. On failure it still runs, and nothing is noted.

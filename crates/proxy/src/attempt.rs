@@ -8,13 +8,16 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ringmaster_core::Generation;
 use ringmaster_core::spec::HedgeAfter;
+use smallvec::SmallVec;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
@@ -22,8 +25,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::Refusal;
 use crate::forward::find;
+use crate::h1::framing::Framing;
 use crate::h1::request::{Method, Request};
 use crate::h1::response::Response;
+use crate::hold;
 use crate::io::{Buffer, Timer};
 use crate::key::Key;
 use crate::latency;
@@ -50,6 +55,9 @@ pub(crate) struct Job<'a> {
     /// The client's bytes, which the request's places are in.
     pub(crate) buffer: &'a [u8],
     pub(crate) key: Option<&'a Key>,
+    /// Its service as of the routing of `generation`.
+    pub(crate) service: &'a Rc<Service>,
+    pub(crate) generation: Generation,
     /// What is sent.
     pub(crate) wire: &'a [u8],
 }
@@ -72,7 +80,15 @@ struct Try<'a> {
     /// It shows whether its endpoint is well again.
     is_proof: bool,
     is_hedge: bool,
-    future: Pin<Box<dyn Future<Output = Result<Begun, Failure>> + 'a>>,
+    course: Course<'a>,
+}
+
+/// Where a try goes on.
+enum Course<'a> {
+    /// Beside the race: nearly every request has no other.
+    First,
+    /// On the heap.
+    Further(Pin<Box<dyn Future<Output = Result<Begun, Failure>> + 'a>>),
 }
 
 /// All tries of one request.
@@ -80,8 +96,8 @@ struct Race<'a> {
     job: &'a Job<'a>,
     /// Sending it twice has the effect of sending it once.
     repeatable: bool,
-    running: Vec<Try<'a>>,
-    tried: Vec<Rc<Endpoint>>,
+    running: SmallVec<[Try<'a>; 1]>,
+    tried: SmallVec<[Rc<Endpoint>; 2]>,
     replays: u32,
     reuse: Reuse,
     /// An answer that is passed on if no other endpoint gives a better one.
@@ -111,17 +127,18 @@ pub(crate) async fn run(
     client: &TcpStream,
     timer: &mut Timer,
 ) -> Result<Begun, Option<Refusal>> {
+    let now = job.worker.now();
     let repeatable = job.request.method.is_idempotent() || job.request.has_idempotency_key;
     let mut race = Race {
         job,
         repeatable,
-        running: Vec::with_capacity(1),
-        tried: Vec::with_capacity(1),
+        running: SmallVec::new(),
+        tried: SmallVec::new(),
         replays: 0,
         reuse: if repeatable { Reuse::Any } else { Reuse::Recent },
         fallback: None,
         refusal: Refusal::NoEndpoint,
-        deadline: Instant::now(),
+        deadline: now,
         alarm: job.worker.ticks.alarm(),
         hedge_at: None,
         watches_client: false,
@@ -137,10 +154,15 @@ pub(crate) async fn run(
         .await
     };
     let (service, in_flight) = reserved?;
-    race.start(&service, in_flight, false);
+    in_flight.count();
+    let connect = service.spec.resilience.connect_timeout.0;
+    race.enter(&service, Rc::clone(in_flight.endpoint()), in_flight.is_proof(), false, Course::First);
+    drop(service);
+    let mut first = pin!(attempt(job, in_flight, race.reuse, connect));
     loop {
-        let limit = race.deadline.saturating_duration_since(Instant::now());
-        let Some(event) = timer.within(limit, poll_fn(|cx| race.poll(cx, gone.as_mut()))).await else {
+        let Some(event) =
+            timer.until(race.deadline, poll_fn(|cx| race.poll(cx, first.as_mut(), gone.as_mut()))).await
+        else {
             return race.give_up_waiting();
         };
         match event {
@@ -164,12 +186,18 @@ pub(crate) async fn reserve_or_wait(
     job: &Job<'_>,
     wish: &Wish<'_>,
 ) -> Result<(Rc<Service>, InFlight), Refusal> {
-    let since = Instant::now();
+    let began = job.worker.now();
+    let mut since = began;
     loop {
         let service = job.service()?;
         match picker::reserve(&service, wish, &job.worker.random) {
             Choice::Place(in_flight) => return Ok((service, in_flight)),
-            Choice::Nobody => return Err(Refusal::NoEndpoint),
+            Choice::Nobody => {
+                // On the heap, as all that is rare.
+                Box::pin(hold::wait(&service, &job.worker.shared.signals, began)).await?;
+                since = Instant::now();
+                continue;
+            }
             Choice::Full => {}
         }
         let resilience = &service.spec.resilience;
@@ -184,14 +212,26 @@ pub(crate) async fn reserve_or_wait(
 impl Job<'_> {
     /// The request's service as of the newest snapshot.
     fn service(&self) -> Result<Rc<Service>, Refusal> {
+        if self.worker.routing().generation == self.generation {
+            return Ok(Rc::clone(self.service));
+        }
         find(self.worker, self.request, self.buffer).ok_or(Refusal::NoRoute)
     }
 }
 
 impl<'a> Race<'a> {
-    fn poll(&mut self, cx: &mut Context<'_>, gone: Pin<&mut impl Future<Output = ()>>) -> Poll<Event> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut first: Pin<&mut impl Future<Output = Result<Begun, Failure>>>,
+        gone: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Event> {
         for (index, running) in self.running.iter_mut().enumerate() {
-            if let Poll::Ready(result) = running.future.as_mut().poll(cx) {
+            let polled = match &mut running.course {
+                Course::First => first.as_mut().poll(cx),
+                Course::Further(future) => future.as_mut().poll(cx),
+            };
+            if let Poll::Ready(result) = polled {
                 return Poll::Ready(Event::Ended(index, result));
             }
         }
@@ -203,7 +243,7 @@ impl<'a> Race<'a> {
                 self.hedge_at = None;
                 return Poll::Ready(Event::HedgeIsDue);
             }
-            self.alarm.set(left);
+            self.alarm.set(at);
         }
         if !self.watches_client {
             return Poll::Pending;
@@ -211,21 +251,34 @@ impl<'a> Race<'a> {
         gone.poll(cx).map(|()| Event::ClientIsGone)
     }
 
-    /// Starts a try.
+    /// Starts a try after the first.
     fn start(&mut self, service: &Service, in_flight: InFlight, is_hedge: bool) {
-        in_flight.count();
         let endpoint = Rc::clone(in_flight.endpoint());
+        in_flight.count();
+        let connect = service.spec.resilience.connect_timeout.0;
+        let is_proof = in_flight.is_proof();
+        let future = Box::pin(attempt(self.job, in_flight, self.reuse, connect));
+        self.enter(service, endpoint, is_proof, is_hedge, Course::Further(future));
+    }
+
+    /// Takes note of a try that begins.
+    fn enter(
+        &mut self,
+        service: &Service,
+        endpoint: Rc<Endpoint>,
+        is_proof: bool,
+        is_hedge: bool,
+        course: Course<'a>,
+    ) {
         let resilience = &service.spec.resilience;
-        let since = Instant::now();
+        let since = self.job.worker.now();
         if !is_hedge {
             self.deadline = since + resilience.response_timeout.0;
         }
-        let is_proof = in_flight.is_proof();
         self.tried.push(Rc::clone(&endpoint));
         self.hedge_at = self.hedge_delay(service, &endpoint).map(|delay| since + delay);
-        self.alarm.set(WATCH_AFTER);
-        let future = Box::pin(attempt(self.job, in_flight, self.reuse, resilience.connect_timeout.0));
-        self.running.push(Try { endpoint, since, is_proof, is_hedge, future });
+        self.alarm.set(since + WATCH_AFTER);
+        self.running.push(Try { endpoint, since, is_proof, is_hedge, course });
     }
 
     /// Starts another try at the best endpoint that has not been tried: whether there is one, and may be one.
@@ -274,7 +327,11 @@ impl<'a> Race<'a> {
         let status = begun.response.status;
         begun.in_flight.end_proof();
         let learns = self.job.request.method.may_be_hedged();
-        endpoint.health.answered(status, learns.then(|| since.elapsed()), is_proof);
+        endpoint.health.answered(
+            status,
+            learns.then(|| self.job.worker.now().duration_since(since)),
+            is_proof,
+        );
         if self.retries_answer(status) {
             self.fallback = Some(begun);
             return None;
@@ -355,7 +412,7 @@ async fn attempt(
     connect: Duration,
 ) -> Result<Begun, Failure> {
     let endpoint = Rc::clone(in_flight.endpoint());
-    let mut connection = endpoint.connection(reuse, connect).await?;
+    let mut connection = endpoint.connection(reuse, job.worker.now(), connect).await?;
     let mut buffer = job.worker.buffers.take();
     let method = job.request.method;
     let (response, sent) = endpoint.exchange(&mut connection, job.wire, method, &mut buffer).await?;
@@ -363,6 +420,14 @@ async fn attempt(
 }
 
 impl Begun {
+    /// Where its body stands in the buffer, if all of it has come and it is passed on as it is.
+    pub(crate) fn whole_body(&self) -> Option<Range<usize>> {
+        let Framing::Length(length) = self.response.framing else { return None };
+        let start = self.buffer.head.len;
+        let end = usize::try_from(length).ok()?.checked_add(start)?;
+        (end <= self.buffer.len()).then_some(start..end)
+    }
+
     /// Goes on from an interim response to the next one.
     pub(crate) async fn next_head(
         &mut self,
@@ -376,8 +441,9 @@ impl Begun {
         }
         forget_head(&mut self.buffer);
         let endpoint = Rc::clone(self.in_flight.endpoint());
-        let next =
-            timer.within(limit, read_head(&mut self.connection.stream, &mut self.buffer, method)).await;
+        let next = timer
+            .until(Instant::now() + limit, read_head(&mut self.connection.stream, &mut self.buffer, method))
+            .await;
         match next {
             Some(Ok(response)) => {
                 self.response = response;

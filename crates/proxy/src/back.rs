@@ -1,6 +1,8 @@
 //! A response on its way back: what the client gets of it, and what the data plane adds.
 
 use std::cell::Cell;
+use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use crate::h1::framing::Framing;
 use crate::h1::request::Request;
 use crate::h1::response::Response;
 use crate::io::Buffer;
-use crate::relay::{self, Outgoing, RelayError, Way, relay};
+use crate::relay::{self, COPIED_BYTES_MAX, Outgoing, RelayError, Way, relay};
 use crate::routing::Service;
 use crate::upgrade;
 use crate::upstream::Endpoint;
@@ -161,7 +163,59 @@ impl Passage<'_> {
         end: usize,
     ) -> After {
         let mut out = self.worker.buffers.out();
-        let (outgoing, persistence) = self.write_head(&mut out, service, &begun, added);
+        let going = self.write_head(&mut out, service, &begun, added);
+        match begun.whole_body() {
+            Some(body) => self.hand_over(begun, body, &mut out, going, end).await,
+            // On the heap: what comes in pieces is long, or slow.
+            None => Box::pin(self.relay_back(service, begun, &mut out, going, end)).await,
+        }
+    }
+
+    /// Hands over a response that has come as a whole, as nearly all short ones have.
+    async fn hand_over(
+        &mut self,
+        begun: Begun,
+        body: Range<usize>,
+        out: &mut Vec<u8>,
+        (outgoing, persistence): (Outgoing, Persistence),
+        end: usize,
+    ) -> After {
+        let Begun { connection, buffer, response, in_flight, sent_whole, .. } = begun;
+        let endpoint = Rc::clone(in_flight.endpoint());
+        // The endpoint has done its part, however long the client takes.
+        drop(in_flight);
+        let data = &buffer[body.clone()];
+        self.exchange.sent(data.len() as u64);
+        let result = if data.len() <= COPIED_BYTES_MAX {
+            out.extend_from_slice(data);
+            relay::write(&mut self.client.stream, out, &[], outgoing.stall).await
+        } else {
+            relay::write(&mut self.client.stream, out, data, outgoing.stall).await
+        };
+        if response.keep_alive && sent_whole && body.end == buffer.len() {
+            endpoint.check_in(connection, self.worker.now());
+        }
+        match result {
+            Ok(()) if persistence != Persistence::Closes => After::Next(end),
+            Ok(()) => After::Close,
+            Err(error) => self.gave_up(&error),
+        }
+    }
+
+    fn gave_up(&self, error: &io::Error) -> After {
+        tracing::debug!(client = %self.client.address, %error, "client took no more of its response");
+        After::Close
+    }
+
+    /// Relays a response as it comes.
+    async fn relay_back(
+        &mut self,
+        service: &Service,
+        begun: Begun,
+        out: &mut Vec<u8>,
+        (outgoing, persistence): (Outgoing, Persistence),
+        end: usize,
+    ) -> After {
         let Begun { mut connection, mut buffer, response, in_flight, sent_whole, .. } = begun;
         let mut body = Body::new(response.framing, buffer.head.len);
         let relayed = Cell::new(0);
@@ -171,14 +225,14 @@ impl Passage<'_> {
             let (mut watched, mut sink) = self.client.stream.split();
             let (mut source, _) = connection.stream.split();
             let way = Way { source: &mut source, sink: &mut sink, pipes: &self.worker.pipes };
-            let relaying = relay(way, &mut buffer, &mut body, &mut out, outgoing, &relayed, &mut in_flight);
+            let relaying = relay(way, &mut buffer, &mut body, out, outgoing, &relayed, &mut in_flight);
             attempt::unless_gone(&mut watched, &relayed, relaying).await
         };
         self.exchange.sent(relayed.get());
         match result {
             Some(Ok(clean)) => {
                 if response.keep_alive && sent_whole && clean {
-                    endpoint.check_in(connection);
+                    endpoint.check_in(connection, self.worker.now());
                 }
                 if persistence == Persistence::Closes { After::Close } else { After::Next(end) }
             }
@@ -190,10 +244,7 @@ impl Passage<'_> {
                 service.stats.refuse(Refusal::InvalidResponse);
                 self.refuse_at(&Refusal::InvalidResponse.answer(), Some(end)).await
             }
-            Some(Err(RelayError::Client(error))) => {
-                tracing::debug!(client = %self.client.address, %error, "client took no more of its response");
-                After::Close
-            }
+            Some(Err(RelayError::Client(error))) => self.gave_up(&error),
             None => After::Close,
         }
     }

@@ -90,10 +90,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
     let mut client = Client { stream, address, forwarding, timer };
     // One for the connection's life: to begin and end waiting for it costs more than to look.
     let mut closing = pin!(worker.token().cancelled());
-    let mut idle_since = Instant::now();
+    let mut idle_since = worker.now();
     loop {
-        let idle = worker.routing().front.limits.idle_timeout.0.saturating_sub(idle_since.elapsed());
-        if !client.has_more(idle, closing.as_mut()).await {
+        let until = idle_since + worker.routing().front.limits.idle_timeout.0;
+        if !client.has_more(until, closing.as_mut()).await {
             break;
         }
         // On the heap, and only while there is something to do: an idle connection is small.
@@ -111,8 +111,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
 }
 
 impl Client {
-    /// Waits for bytes, or the end, within `limit`; false if there will be none, as `closing` says or the limit.
-    async fn has_more(&mut self, limit: Duration, mut closing: Pin<&mut impl Future<Output = ()>>) -> bool {
+    /// Waits for bytes, or the end; false if there will be none `until` then, or as `closing` says.
+    async fn has_more(&mut self, until: Instant, mut closing: Pin<&mut impl Future<Output = ()>>) -> bool {
         let Client { stream, timer, .. } = self;
         let readable = poll_fn(|cx| {
             if closing.as_mut().poll(cx).is_ready() {
@@ -120,7 +120,7 @@ impl Client {
             }
             stream.poll_read_ready(cx).map(|ready| ready.is_ok())
         });
-        timer.within(limit, readable).await == Some(true)
+        timer.until(until, readable).await == Some(true)
     }
 }
 
@@ -156,7 +156,7 @@ async fn burst(
         };
         let Some(_warm) = Warm::stay(worker) else { return Burst::Idle(since) };
         let warm = WARM.min(worker.routing().front.limits.idle_timeout.0);
-        if !client.has_more(warm, closing.as_mut()).await {
+        if !client.has_more(since + warm, closing.as_mut()).await {
             return Burst::Idle(since);
         }
     }
@@ -170,14 +170,14 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client) -> Burst {
     match read_more(&mut client.stream, &mut buffer).now_or_never() {
         Some(Ok(0) | Err(_)) => return Burst::Close,
         Some(Ok(_)) => {}
-        None => return Burst::Idle(Instant::now()),
+        None => return Burst::Idle(worker.now()),
     }
     loop {
         buffer.head.reset(0);
         let limit = worker.routing().front.limits.header_timeout.0;
         let after = match read_request(client, &mut buffer, limit).await {
             Ok(request) => forward::serve(worker, client, &mut buffer, &request).await,
-            Err(NoRequest::Idle) => return Burst::Idle(Instant::now()),
+            Err(NoRequest::Idle) => return Burst::Idle(worker.now()),
             Err(NoRequest::Closed) => return Burst::Close,
             Err(NoRequest::Refused(refusal)) => {
                 worker.shared.front.refuse(refusal);
@@ -190,7 +190,7 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client) -> Burst {
             After::Next(end) => {
                 buffer.drain(..end);
                 if buffer.is_empty() {
-                    return Burst::Idle(Instant::now());
+                    return Burst::Idle(worker.now());
                 }
             }
             After::Close => return Burst::Close,
@@ -219,8 +219,7 @@ async fn read_request(
             return Err(NoRequest::Idle);
         }
         let since = *since.get_or_insert_with(Instant::now);
-        let left = limit.saturating_sub(since.elapsed());
-        match client.timer.within(left, read_more(&mut client.stream, bytes)).await {
+        match client.timer.until(since + limit, read_more(&mut client.stream, bytes)).await {
             Some(Ok(0) | Err(_)) => return Err(NoRequest::Closed),
             Some(Ok(_)) => {}
             None => return Err(refused(Refusal::HeadTimeout)),

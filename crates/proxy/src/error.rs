@@ -97,11 +97,15 @@ pub(crate) enum Refusal {
     InvalidResponse,
     /// No response began in time.
     ResponseTimeout,
+    /// The service has no endpoint, and as many requests wait for one as may.
+    HoldFull,
+    /// The service had no endpoint for as long as a request may wait for one.
+    HoldTimeout,
 }
 
 impl Refusal {
     /// All, in their order, with the metric's label and whether the request's service was known.
-    pub(crate) const ALL: [(Refusal, &'static str, bool); 19] = [
+    pub(crate) const ALL: [(Refusal, &'static str, bool); 21] = [
         (Refusal::BadRequest, "bad_request", false),
         (Refusal::BadHost, "bad_host", false),
         (Refusal::BadFraming, "bad_framing", false),
@@ -121,6 +125,8 @@ impl Refusal {
         (Refusal::Unreachable, "unreachable", true),
         (Refusal::InvalidResponse, "invalid_response", true),
         (Refusal::ResponseTimeout, "response_timeout", true),
+        (Refusal::HoldFull, "hold_full", true),
+        (Refusal::HoldTimeout, "hold_timeout", true),
     ];
 
     /// The table: one status and one text for each.
@@ -155,14 +161,17 @@ impl Refusal {
             Refusal::Unreachable => (StatusCode::BAD_GATEWAY, "no replica answered"),
             Refusal::InvalidResponse => (StatusCode::BAD_GATEWAY, "the replica's answer is not valid HTTP"),
             Refusal::ResponseTimeout => (StatusCode::GATEWAY_TIMEOUT, "the replica did not answer in time"),
+            Refusal::HoldFull => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too many requests wait for a replica to start")
+            }
+            Refusal::HoldTimeout => (StatusCode::SERVICE_UNAVAILABLE, "no replica was ready in time"),
         }
     }
 
     /// The answer for the client.
     pub(crate) fn answer(self) -> Answer {
         let (status, message) = self.text();
-        let fields =
-            if matches!(self, Refusal::NoEndpoint | Refusal::Overloaded) { "Retry-After: 1\r\n" } else { "" };
+        let fields = if status == StatusCode::SERVICE_UNAVAILABLE { "Retry-After: 1\r\n" } else { "" };
         Answer { fields, ..Answer::failure(status, message) }
     }
 }
@@ -197,8 +206,11 @@ mod tests {
 
     #[test]
     fn every_refusal_has_the_status_of_the_table() {
-        let statuses =
-            [400, 400, 400, 501, 414, 431, 408, 505, 417, 501, 400, 408, 413, 404, 503, 503, 502, 502, 504];
+        let statuses = [
+            400, 400, 400, 501, 414, 431, 408, 505, 417, 501, 400, 408, 413, 404, 503, 503, 502, 502, 504,
+            503, 503,
+        ];
+        assert_eq!(Refusal::ALL.len(), statuses.len());
         for ((refusal, ..), status) in Refusal::ALL.into_iter().zip(statuses) {
             assert_eq!(refusal.answer().status.as_u16(), status, "{refusal:?}");
             assert_eq!(Refusal::ALL[refusal as usize].0, refusal);

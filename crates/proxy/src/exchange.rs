@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
 
 use ringmaster_core::ReplicaName;
+use tokio::time::Instant;
 
 use crate::h1::request::Request;
 use crate::routing::Service;
@@ -44,9 +44,9 @@ impl Access {
 }
 
 impl Exchange {
-    /// Begins now, as its head has come.
-    pub(crate) fn begin(access: Option<Box<Access>>) -> Exchange {
-        Exchange { began: Instant::now(), counted: None, sent: 0, access }
+    /// Begins as its head has come.
+    pub(crate) fn begin(now: Instant, access: Option<Box<Access>>) -> Exchange {
+        Exchange { began: now, counted: None, sent: 0, access }
     }
 
     /// Its end is counted in this service's durations.

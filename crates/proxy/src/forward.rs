@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use ringmaster_core::Generation;
 use ringmaster_core::snapshot::Front;
 use tokio::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::h1::framing::Framing;
 use crate::h1::request::Request;
 use crate::io::{Buffer, read_more};
 use crate::key::{Asked, Key};
-use crate::routing::{Service, without_port};
+use crate::routing::Service;
 use crate::stream::{self, Sending};
 use crate::upload::{KEPT_BYTES_MAX, Pace};
 use crate::worker::Worker;
@@ -35,6 +36,8 @@ pub(crate) struct Passage<'a> {
     pub(crate) exchange: Exchange,
     /// How clients are met.
     pub(crate) front: Rc<Front>,
+    /// Of the routing by which it goes.
+    pub(crate) generation: Generation,
     /// Where the next request begins, once this one's body has come as a whole.
     pub(crate) end: Option<usize>,
     /// The buffer may hold no more than a rest of the body: what it begins with says nothing about where that ends.
@@ -63,9 +66,19 @@ pub(crate) async fn serve(
     let routing = worker.routing();
     let front = Rc::clone(&routing.front);
     client.forwarding.trusted = front.trusted_proxies.iter().any(|network| network.contains(client.address));
-    let exchange = Exchange::begin(access(worker, &front, client, request, buffer));
-    let mut passage =
-        Passage { worker, client, buffer, request, exchange, front, end: None, body_is_taken: false };
+    let exchange = Exchange::begin(worker.now(), access(worker, &front, client, request, buffer));
+    let generation = routing.generation;
+    let mut passage = Passage {
+        worker,
+        client,
+        buffer,
+        request,
+        exchange,
+        front,
+        generation,
+        end: None,
+        body_is_taken: false,
+    };
     let method = request.method_name.of(passage.buffer);
     let is_local =
         routing.assignment_api.is_some() && assignment::is_local(method, request.path(passage.buffer));
@@ -114,9 +127,8 @@ fn access(
 
 /// The service that a request belongs to as of the newest snapshot.
 pub(crate) fn find(worker: &Worker, request: &Request, buffer: &[u8]) -> Option<Rc<Service>> {
-    let host = request.host.and_then(|host| std::str::from_utf8(host.of(buffer)).ok()).map(without_port);
-    let path = std::str::from_utf8(request.path(buffer)).ok()?;
-    worker.routing().find(host, path).cloned()
+    let host = request.host.map(|host| host.of(buffer));
+    worker.routing().find(host, request.path(buffer)).cloned()
 }
 
 impl Passage<'_> {
@@ -161,6 +173,8 @@ impl Passage<'_> {
             request: self.request,
             buffer: self.buffer,
             key: key.as_ref(),
+            service,
+            generation: self.generation,
             wire: &wire,
         };
         let begun = attempt::run(&job, &self.client.stream, &mut self.client.timer).await;
@@ -234,7 +248,7 @@ impl Passage<'_> {
                 Piece::More => {
                     body.compact(buffer);
                     let since = Instant::now();
-                    let read = timer.within(pace.patience(), read_more(stream, buffer)).await;
+                    let read = timer.until(since + pace.patience(), read_more(stream, buffer)).await;
                     pace.waited_since(since);
                     match read {
                         Some(Ok(count)) if count > 0 => {}

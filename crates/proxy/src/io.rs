@@ -172,18 +172,16 @@ impl Timer {
         Timer(Box::pin(sleep(longest)))
     }
 
-    /// Waits for `future` as long as `limit` allows; none if that is over.
+    /// Waits for `future` until then; none if it takes longer.
     ///
     /// The system's timer is only moved when it has fired or must fire earlier, so that a usual wait costs no timer
     /// operation. Cancel-safe as `future` is.
-    pub(crate) async fn within<F: Future>(&mut self, limit: Duration, future: F) -> Option<F::Output> {
+    pub(crate) async fn until<F: Future>(&mut self, until: Instant, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
-        let mut until = None;
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            let until = *until.get_or_insert_with(|| Instant::now() + limit);
             if until < self.0.deadline() {
                 self.0.as_mut().reset(until);
             }
@@ -226,9 +224,9 @@ mod tests {
         for limit in [50, 10, 30] {
             let limit = Duration::from_millis(limit);
             let started = Instant::now();
-            assert_eq!(timer.within(limit, std::future::pending::<()>()).await, None);
+            assert_eq!(timer.until(started + limit, std::future::pending::<()>()).await, None);
             assert!(started.elapsed() >= limit && started.elapsed() < Duration::from_secs(10));
-            assert_eq!(timer.within(limit, async { 7 }).await, Some(7));
+            assert_eq!(timer.until(Instant::now() + limit, async { 7 }).await, Some(7));
         }
     }
 

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
 use ringmaster_core::spec::HashOn;
+use smallvec::SmallVec;
 
 use crate::h1::field::Name;
 use crate::h1::head::Head;
@@ -41,7 +42,8 @@ pub(crate) enum KeySource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Key {
     Digits([u8; 6]),
-    Text(Box<[u8]>),
+    /// Short as most are, it is not on the heap.
+    Text(SmallVec<[u8; 36]>),
 }
 
 impl Key {

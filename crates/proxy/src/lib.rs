@@ -24,6 +24,7 @@ mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod h1;
+mod hold;
 mod io;
 mod key;
 mod latency;

@@ -211,6 +211,14 @@ fn per_service(out: &mut Exposition, services: &[Service]) {
         out.sample(&[("service", service.name.as_str())], service.stats.queued.load(Ordering::Relaxed));
     }
     out.family(
+        "ringmaster_proxy_requests_held",
+        Kind::Gauge,
+        "Requests that wait for the first replica of a service that had none.",
+    );
+    for service in services {
+        out.sample(&[("service", service.name.as_str())], service.stats.held.load(Ordering::Relaxed));
+    }
+    out.family(
         "ringmaster_proxy_responses_total",
         Kind::Counter,
         "Responses to clients, by class of status.",
@@ -317,6 +325,7 @@ mod tests {
                 balancing,
                 resilience: Resilience::default(),
                 endpoints: (0..*count).map(endpoint).collect(),
+                demand: None,
             };
             (name, Arc::new(routing))
         };

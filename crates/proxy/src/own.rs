@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
+use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::assignment;
@@ -39,7 +40,7 @@ impl Passage<'_> {
                         return After::Close;
                     }
                     let read = read_more(&mut self.client.stream, self.buffer);
-                    match self.client.timer.within(stall, read).await {
+                    match self.client.timer.until(Instant::now() + stall, read).await {
                         Some(Ok(count)) if count > 0 => {}
                         Some(_) => return self.refuse(&Refusal::ClientBodyBroken.answer()).await,
                         None => return self.refuse(&Refusal::ClientBodyStalled.answer()).await,

@@ -18,6 +18,8 @@ pub(crate) struct Waiting {
     freed: Notify,
     /// Those who wait on all workers.
     everywhere: Arc<AtomicU32>,
+    /// The routing has changed.
+    swapped: Notify,
 }
 
 /// One who waits, until it is dropped.
@@ -45,6 +47,16 @@ impl Waiting {
         if self.count.get() > 0 {
             self.freed.notify_one();
         }
+    }
+
+    /// The routing has changed: whoever waits for an endpoint looks.
+    pub(crate) fn swap(&self) {
+        self.swapped.notify_waiters();
+    }
+
+    /// Resolves with the next change of the routing. Cancel-safe.
+    pub(crate) async fn swapped(&self) {
+        self.swapped.notified().await;
     }
 
     /// How many wait.

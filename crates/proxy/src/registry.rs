@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ringmaster_core::snapshot::{EndpointReport, Report, Snapshot};
+use ringmaster_core::snapshot::{EndpointReport, Report, ServiceReport, Snapshot};
 use ringmaster_core::{Generation, Ordinal, ReplicaName, ServiceName};
 use tokio::sync::{mpsc, watch};
 
@@ -108,6 +108,8 @@ impl Shared {
             Report {
                 acknowledged: Generation(acknowledged.iter().copied().min().unwrap_or(0)),
                 endpoints: registry.endpoints.iter().filter_map(EndpointEntry::report).collect(),
+                services: services(registry, snapshot),
+                ..Report::default()
             }
         })
     }
@@ -125,6 +127,14 @@ impl Shared {
     pub(crate) fn listeners(&self) -> MutexGuard<'_, Vec<ListenerStatus>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Of the services of which more is to be told than of their endpoints.
+fn services(registry: &Registry, snapshot: &Snapshot) -> BTreeMap<ServiceName, ServiceReport> {
+    let wanted = snapshot.services.iter().filter(|(_, routing)| routing.demand.is_some());
+    let known =
+        wanted.filter_map(|(name, _)| Some((name.clone(), registry.services.get(name)?.stats.report())));
+    known.collect()
 }
 
 impl Registry {

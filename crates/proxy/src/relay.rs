@@ -2,8 +2,11 @@
 
 use std::cell::Cell;
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::poll;
 use tokio::io::AsyncWrite;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
@@ -16,7 +19,7 @@ use crate::splice::Pipes;
 use crate::upstream::InFlight;
 
 /// Data up to this is copied behind what is written before it, instead of being written as a piece of its own.
-const COPIED_BYTES_MAX: usize = 4 << 10;
+pub(crate) const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// What is left of a body goes without passing through our memory if it is at least this.
 const SPLICED_BYTES_MIN: u64 = 64 << 10;
@@ -36,6 +39,13 @@ pub(crate) enum RelayError {
     Truncated { written: bool },
     /// The client is gone, or takes nothing.
     Client(io::Error),
+}
+
+/// Of what is written.
+impl From<io::Error> for RelayError {
+    fn from(error: io::Error) -> RelayError {
+        RelayError::Client(error)
+    }
 }
 
 /// How a body goes on.
@@ -121,14 +131,21 @@ pub(crate) async fn write(
     out: &mut Vec<u8>,
     data: &[u8],
     stall: Duration,
-) -> Result<(), RelayError> {
+) -> io::Result<()> {
     if out.is_empty() && data.is_empty() {
         return Ok(());
     }
-    let written = match timeout(stall, write_both(sink, out, data)).await {
-        Ok(written) => written,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    let written = {
+        let mut writing = pin!(write_both(sink, out, data));
+        match poll!(writing.as_mut()) {
+            Poll::Ready(written) => written,
+            // Only who has to wait needs a timer.
+            Poll::Pending => match timeout(stall, writing).await {
+                Ok(written) => written,
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            },
+        }
     };
     out.clear();
-    written.map_err(RelayError::Client)
+    written
 }

@@ -196,15 +196,17 @@ impl Routing {
     }
 
     /// The service of a request: a named host before any, then the longest prefix of whole segments.
-    pub(crate) fn find(&self, host: Option<&str>, path: &str) -> Option<&Rc<Service>> {
-        let named =
-            host.filter(|_| !self.hosts.is_empty()).and_then(|host| self.hosts.get(&*lower_case(host)));
+    pub(crate) fn find(&self, authority: Option<&[u8]>, path: &[u8]) -> Option<&Rc<Service>> {
+        let authority = authority.filter(|_| !self.hosts.is_empty());
+        let host = authority.and_then(|authority| std::str::from_utf8(authority).ok()).map(without_port);
+        let named = host.and_then(|host| self.hosts.get(&*lower_case(host)));
         let routes = named.into_iter().flatten().chain(&self.any_host);
         routes.into_iter().find(|route| is_prefix(&route.prefix, path)).map(|route| &route.service)
     }
 
-    /// Closes the idle connections of endpoints that `next` no longer has.
+    /// Closes the idle connections of endpoints that `next` no longer has, and has whoever waits for one look.
     pub(crate) fn retire(&self, next: &Routing) {
+        self.waiting.values().for_each(|waiting| waiting.swap());
         for (replica, endpoint) in &self.endpoints {
             if !next.endpoints.get(replica).is_some_and(|kept| Rc::ptr_eq(kept, endpoint)) {
                 endpoint.retire();
@@ -214,7 +216,7 @@ impl Routing {
 }
 
 /// The host without its port.
-pub(crate) fn without_port(authority: &str) -> &str {
+fn without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         // The colons of an IPv6 address are inside brackets.
         Some((host, port)) if !port.contains(']') => host,
@@ -226,9 +228,9 @@ fn lower_case(host: &str) -> Cow<'_, str> {
     if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
 }
 
-fn is_prefix(prefix: &str, path: &str) -> bool {
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
+fn is_prefix(prefix: &str, path: &[u8]) -> bool {
+    path.strip_prefix(prefix.as_bytes())
+        .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with(b"/"))
 }
 
 #[cfg(test)]
@@ -238,12 +240,12 @@ mod tests {
     #[test]
     fn a_prefix_matches_whole_segments() {
         for path in ["/api", "/api/", "/api/x"] {
-            assert!(is_prefix("/api", path), "{path}");
+            assert!(is_prefix("/api", path.as_bytes()), "{path}");
         }
         for path in ["/apis", "/ap", "/", "*"] {
-            assert!(!is_prefix("/api", path), "{path}");
+            assert!(!is_prefix("/api", path.as_bytes()), "{path}");
         }
-        assert!(is_prefix("", "/") && is_prefix("", "*") && is_prefix("", "/x"));
+        assert!(is_prefix("", b"/") && is_prefix("", b"*") && is_prefix("", b"/x"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use ringmaster_core::quantity::Percent;
 use ringmaster_core::ring::Ring;
-use ringmaster_core::snapshot::EjectReason;
+use ringmaster_core::snapshot::{EjectReason, ServiceReport};
 use ringmaster_core::traffic::{KeySample, TrafficMoved};
 use tokio::sync::{Notify, mpsc};
 
@@ -212,6 +212,8 @@ pub(crate) struct ServiceStats {
     pub(crate) over_budget: AtomicU64,
     /// Requests that wait for a place at an endpoint now, on all workers.
     pub(crate) queued: Arc<AtomicU32>,
+    /// Requests that wait for the first endpoint now, on all workers.
+    pub(crate) held: AtomicU32,
     pub(crate) budget: Budget,
     pub(crate) circle: Arc<Circle>,
     pub(crate) stripes: Stripes,
@@ -263,6 +265,17 @@ impl ServiceStats {
         if let Ok(mut recent) = self.recent.try_lock() {
             let minute = recent.minute();
             recent.sample.offer(minute, key, random);
+        }
+    }
+
+    /// What the controller wants to know of requests.
+    pub(crate) fn report(&self) -> ServiceReport {
+        let (queued, held) = (self.queued.load(Ordering::Relaxed), self.held.load(Ordering::SeqCst));
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        ServiceReport {
+            waiting: queued.saturating_add(held),
+            responses: self.stripes.completed(),
+            hottest_permille: recent.sample.hottest_permille(recent.minute()),
         }
     }
 

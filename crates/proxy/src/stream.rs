@@ -68,7 +68,7 @@ pub(crate) async fn pass(
     let pace = Pace::new(&passage.front.limits);
     let framing = passage.request.framing;
     let mut upload = Upload::new(framing, passage.buffer.head.len, pace, service, passage.worker.index);
-    let result = try_all(passage, sending, &mut upload).await;
+    let result = try_all(passage, service, sending, &mut upload).await;
     if result.is_err() && upload.has_begun() {
         passage.body_is_taken(upload.end());
     }
@@ -78,6 +78,7 @@ pub(crate) async fn pass(
 /// Tries one endpoint after the other.
 async fn try_all(
     passage: &mut Passage<'_>,
+    found: &Rc<Service>,
     sending: &Sending<'_>,
     upload: &mut Upload,
 ) -> Result<After, Own> {
@@ -91,7 +92,15 @@ async fn try_all(
         // What is streamed can be sent once at most, so it proves nothing.
         let wish = Wish { key: sending.key, tried: &tried, proves: false, is_spare: false };
         let buffer = &**passage.buffer;
-        let job = Job { worker: passage.worker, request, buffer, key: sending.key, wire: sending.head };
+        let job = Job {
+            worker: passage.worker,
+            request,
+            buffer,
+            key: sending.key,
+            service: found,
+            generation: passage.generation,
+            wire: sending.head,
+        };
         let (service, in_flight) = match reserve_or_wait(&job, &wish).await {
             Err(Refusal::NoEndpoint) if !tried.is_empty() => return Err(refusal.into()),
             reserved => reserved?,
@@ -100,22 +109,23 @@ async fn try_all(
         let endpoint = Rc::clone(in_flight.endpoint());
         let resilience = &service.spec.resilience;
         signs.sent.set(false);
-        let failure = match endpoint.connection(reuse, resilience.connect_timeout.0).await {
-            Err(failure) => failure,
-            Ok(connection) => {
-                let try_ = Try {
-                    service: &service,
-                    sending,
-                    signs: &signs,
-                    response: resilience.response_timeout.0,
-                };
-                match try_.run(passage, upload, in_flight, connection).await {
-                    Outcome::Done(after) => return Ok(after),
-                    Outcome::Refused(own) => return Err(own),
-                    Outcome::Failed(failure) => failure,
+        let failure =
+            match endpoint.connection(reuse, passage.worker.now(), resilience.connect_timeout.0).await {
+                Err(failure) => failure,
+                Ok(connection) => {
+                    let try_ = Try {
+                        service: &service,
+                        sending,
+                        signs: &signs,
+                        response: resilience.response_timeout.0,
+                    };
+                    match try_.run(passage, upload, in_flight, connection).await {
+                        Outcome::Done(after) => return Ok(after),
+                        Outcome::Refused(own) => return Err(own),
+                        Outcome::Failed(failure) => failure,
+                    }
                 }
-            }
-        };
+            };
         tracing::debug!(replica = %endpoint.replica, kind = ?failure.kind, "try of a streamed request failed");
         let replays_left = resilience.retries.saturating_sub(replays);
         let rights = Rights { idempotent, buffered: upload.can_repeat(), replays_left };
@@ -237,7 +247,7 @@ impl Try<'_> {
         match result {
             Some(Ok(clean)) => {
                 if keep_alive && clean && next.is_some() {
-                    endpoint.check_in(connection);
+                    endpoint.check_in(connection, worker.now());
                 }
                 Outcome::Done(match next {
                     Some(next) if persistence != Persistence::Closes => After::Next(next),

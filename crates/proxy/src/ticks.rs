@@ -81,11 +81,11 @@ impl Ticks {
 }
 
 impl Alarm {
-    /// Is due after this long, whatever was set before.
-    pub(crate) fn set(&self, after: Duration) {
+    /// Is due then, whatever was set before.
+    pub(crate) fn set(&self, due: Instant) {
         let mut entries = self.ticks.entries.borrow_mut();
         let entry = &mut entries[self.index];
-        (entry.due, entry.is_due) = (Some(Instant::now() + after), false);
+        (entry.due, entry.is_due) = (Some(due), false);
         self.ticks.busy.set(true);
         if self.ticks.asleep.get() {
             self.ticks.wake.notify_one();
@@ -137,7 +137,7 @@ mod tests {
             for ms in [30, 5, 60] {
                 let alarm = ticks.alarm();
                 let (set, after) = (Instant::now(), Duration::from_millis(ms));
-                alarm.set(after);
+                alarm.set(set + after);
                 poll_fn(|cx| alarm.poll(cx)).await;
                 assert!(set.elapsed() >= after);
             }
@@ -154,8 +154,8 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             let (dropped, alarm) = (ticks.alarm(), ticks.alarm());
-            dropped.set(TICK);
-            alarm.set(2 * TICK);
+            dropped.set(Instant::now() + TICK);
+            alarm.set(Instant::now() + 2 * TICK);
             drop(dropped);
             poll_fn(|cx| alarm.poll(cx)).await;
         })

@@ -151,15 +151,16 @@ impl Endpoint {
         InFlight { endpoint: Rc::clone(self), proof, in_excess: false }
     }
 
-    /// A connection for one request.
+    /// A connection for one request that wants it `now`.
     ///
     /// Cancel-safe: dropping it closes the connection that it was making.
     pub(crate) async fn connection(
         self: &Rc<Self>,
         reuse: Reuse,
+        now: Instant,
         limit: Duration,
     ) -> Result<Connection, Failure> {
-        if let Some(connection) = self.check_out(reuse) {
+        if let Some(connection) = self.check_out(reuse, now) {
             return Ok(connection);
         }
         match self.health.connect(limit).await {
@@ -212,7 +213,7 @@ impl Endpoint {
     }
 
     /// Takes a connection back when its response has ended.
-    pub(crate) fn check_in(&self, mut connection: Connection) {
+    pub(crate) fn check_in(&self, mut connection: Connection, now: Instant) {
         let mut pool = self.pool.borrow_mut();
         if pool.retired {
             return;
@@ -225,8 +226,8 @@ impl Endpoint {
             // More bytes than were announced, or the end: either way it carries nothing more.
             return;
         }
-        connection.idle_since = Instant::now();
-        pool.drop_expired(connection.idle_since);
+        connection.idle_since = now;
+        pool.drop_expired(now);
         if pool.idle.len() >= IDLE_MAX {
             pool.idle.pop_front();
         }
@@ -285,8 +286,7 @@ impl Endpoint {
         Failure { kind, unsent }
     }
 
-    fn check_out(&self, reuse: Reuse) -> Option<Connection> {
-        let now = Instant::now();
+    fn check_out(&self, reuse: Reuse, now: Instant) -> Option<Connection> {
         let mut pool = self.pool.borrow_mut();
         pool.drop_expired(now);
         if reuse == Reuse::Never {

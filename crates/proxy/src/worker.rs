@@ -5,8 +5,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +19,7 @@ use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -66,6 +68,8 @@ pub(crate) struct Worker {
     pub(crate) ticks: Rc<Ticks>,
     /// How many connections keep what they need for requests although they have none.
     pub(crate) warm: Cell<u32>,
+    /// What the clock said first since a connection was woken.
+    moment: Cell<Option<Instant>>,
     /// Buffers that nobody uses now.
     pub(crate) buffers: Rc<Buffers>,
     routing: RefCell<Rc<Routing>>,
@@ -107,6 +111,7 @@ async fn serve(setup: Setup) {
         crowd: Rc::default(),
         ticks: Rc::default(),
         warm: Cell::new(0),
+        moment: Cell::new(None),
         pipes: Pipes::default(),
         routing: RefCell::default(),
         date: RefCell::default(),
@@ -128,6 +133,17 @@ async fn serve(setup: Setup) {
 }
 
 impl Worker {
+    /// The time at which the connection at hand was woken, read once: between two waits of a request nothing takes long
+    /// but the processor, and a reading of the clock costs as much as a search of the ring. For connections' own tasks
+    /// alone: only their wake-ups renew it.
+    pub(crate) fn now(&self) -> Instant {
+        self.moment.get().unwrap_or_else(|| {
+            let now = Instant::now();
+            self.moment.set(Some(now));
+            now
+        })
+    }
+
     /// The routing of this moment; valid for a choice only until the next await.
     pub(crate) fn routing(&self) -> Rc<Routing> {
         Rc::clone(&self.routing.borrow())
@@ -230,7 +246,12 @@ impl Worker {
         let worker = Rc::clone(self);
         self.tasks.spawn_local(async move {
             let _open = OpenConnection::count(&worker.shared);
-            client::serve(worker, stream, client).await;
+            let mut serving = pin!(client::serve(Rc::clone(&worker), stream, client));
+            poll_fn(|cx| {
+                worker.moment.set(None);
+                serving.as_mut().poll(cx)
+            })
+            .await;
         });
     }
 }

@@ -13,12 +13,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// How long requests in flight may go on after SIGTERM; what is left of the five seconds is for ending.
 const DRAIN_MAX: Duration = Duration::from_millis(4_500);
+
+/// Most bytes that a check reads of an answer.
+const CHECK_BYTES_MAX: u64 = 64 * 1024;
 
 /// How a replica is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +115,28 @@ pub async fn serve(
             Ok(())
         }
     }
+}
+
+/// Asks the replica that is configured so for a path.
+///
+/// # Errors
+/// Nobody answers, or the answer is not 200.
+pub async fn check(config: &Config, path: &str) -> io::Result<()> {
+    let mut address = config.address;
+    if address.ip().is_unspecified() {
+        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(CHECK_BYTES_MAX).read_to_end(&mut answer).await?;
+    let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    if line.starts_with(b"HTTP/1.1 200") {
+        return Ok(());
+    }
+    let line = String::from_utf8_lossy(line);
+    Err(io::Error::other(format!("GET {path} on {address} was answered by `{line}`")))
 }
 
 fn text(name: &str, default: &str) -> String {

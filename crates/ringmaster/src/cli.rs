@@ -4,6 +4,7 @@ mod lab;
 mod proxy;
 mod rollout;
 mod serve;
+mod simulate;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use ringmaster_core::quantity::Span;
 
 pub(crate) use lab::{Lab, LabExperiment};
 pub(crate) use proxy::ProxyArgs;
-pub(crate) use rollout::{Rollout, Top, Undo};
+pub(crate) use rollout::{Decision, Rollout, RolloutStatus, Top, Undo};
 pub(crate) use serve::{DataPlaneMode, RuntimeChoice, Serve};
+pub(crate) use simulate::{Faults, Simulate};
 
 /// Keeps N healthy replicas running on Docker and balances HTTP over them with consistent hashing.
 #[derive(Debug, Parser)]
@@ -115,7 +117,7 @@ pub(crate) enum Verb {
                             Rates are over the last interval. Where standard output is no terminal it prints one table and \
                             ends, as with --once.")]
     Top(Top),
-    /// See the templates that a service has had, and go back to one of them.
+    /// Follow a service's rollouts, hold them, promote a canary, and go back to an earlier template.
     #[command(subcommand)]
     Rollout(Rollout),
     /// Show what the daemon logs, or make it log something else until it ends.
@@ -148,6 +150,13 @@ pub(crate) enum Verb {
         #[arg(short, long = "file", required = true, value_name = "FILE|-")]
         files: Vec<String>,
     },
+    /// Try the controller's promises on manifests, in a simulated world of faults, without a daemon.
+    #[command(after_help = "Examples:\n  ringmaster simulate -f manifests/replicas.yaml\n  \
+                            ringmaster simulate --faults killed,engine-away,controller-killed --seeds 5000\n  \
+                            ringmaster simulate -f manifests/replicas.yaml --seed 42\n\n\
+                            The decisions are the real ones; the engine, the data plane, people and time are modelled. The \
+                            same seed is the same run.\nExit codes: 0 every promise held, 4 one did not, 2 wrong input.")]
+    Simulate(Simulate),
     /// Print the JSON Schema of manifests.
     Schema,
     /// Run the demo server (PORT and SERVER_ID from the environment).
@@ -189,6 +198,9 @@ pub(crate) struct Apply {
     /// Refuse a change by which more than this share of a service's keys moves to another replica.
     #[arg(long, value_parser = share, value_name = "PERCENT")]
     pub(crate) max_move: Option<f64>,
+    /// Take up another template even while a rollout is under way, and one that has failed before.
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Do not wait until it is so.
     #[arg(long)]
     pub(crate) no_wait: bool,

@@ -9,6 +9,7 @@ mod get;
 mod lab;
 mod ring;
 mod rollout;
+mod simulate;
 mod top;
 mod wait;
 
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             runtime.block_on(ringmaster_replica::run(ringmaster_replica::Config::from_env()?))?;
         }
         Verb::Validate { files } => validate(&files)?,
+        Verb::Simulate(options) => return simulate::run_simulation(&options),
         Verb::Ring(of) if of.file.is_some() => ring::offline_shares(&of)?,
         Verb::Explain { of, key } if of.file.is_some() => ring::offline_explanation(&of, &key)?,
         Verb::Schema => out(&serde_json::to_string_pretty(&manifest::json_schema())?)?,
@@ -134,6 +136,7 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
         | Verb::Proxy(_)
         | Verb::Replica
         | Verb::Validate { .. }
+        | Verb::Simulate(_)
         | Verb::Schema
         | Verb::Lab(_)
         | Verb::Completions { .. } => {

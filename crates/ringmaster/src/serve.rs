@@ -22,7 +22,7 @@ use ringmaster_controller::admin::{self, Daemon, JoinTrace, LogControl};
 use ringmaster_controller::clock::Clock;
 use ringmaster_controller::state::StateDir;
 use ringmaster_controller::store::Store;
-use ringmaster_controller::timeline::Timeline;
+use ringmaster_controller::timeline::{Timeline, keeper};
 use ringmaster_controller::{Controller, DataPlaneSeam, watch_file};
 use ringmaster_core::Reason;
 use ringmaster_core::api::{DaemonInfo, ManifestFile};
@@ -95,7 +95,8 @@ async fn daemon(
     let folder = state.folder("data-plane")?;
     let runtime = runtime::choose(&options, &state).await?;
     let clock = Clock::start();
-    let timeline = Arc::new(Timeline::new(clock));
+    let events = state.folder("events")?.join("log");
+    let timeline = Arc::new(Timeline::after(clock, keeper::read(&events)));
     let store = Arc::new(open_store(state, &timeline)?);
     apply_at_start(&options, &store, &timeline)?;
 
@@ -144,6 +145,7 @@ async fn daemon(
         essential("the admin API", admin::serve(admin_listener, admin_state.clone(), shutdown.clone())),
         essential("the controller", controller.join()),
         metrics::upkeep(counted, shutdown.clone()).boxed(),
+        essential("the memory of events", keeper::keep(events, Arc::clone(&timeline), shutdown.clone())),
     ];
     parts.extend(data_plane_parts);
     if let Some(listener) = metrics_listener {

@@ -4,6 +4,8 @@
 //! makes one test per claim, so a new claim is run by every runtime. Deliberately absent: how a runtime is set
 //! up and cleaned up, which is each test's own business.
 
+mod lifecycle;
+
 use std::io;
 use std::net::SocketAddr;
 use std::slice::from_ref;
@@ -15,6 +17,11 @@ use ringmaster_core::spec::Template;
 use ringmaster_core::{Attempt, Ordinal, ReplicaName, Revision, ServiceName};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+
+pub use lifecycle::{
+    a_command_runs_beside_the_replica, a_command_that_takes_too_long_is_given_up, how_it_is_to_end_is_kept,
+    who_is_being_stopped_is_told_before_the_end,
+};
 
 use crate::{CreateRequest, ErrorKind, Runtime, RuntimeError, Signal, Wake};
 
@@ -28,6 +35,7 @@ macro_rules! conformance_claims {
         $claim! { labels_and_revision_survive }
         $claim! { a_name_is_given_once }
         $claim! { of_two_creates_at_once_one_wins }
+        $claim! { processor_time_is_told_while_it_runs }
         $claim! { stop_is_graceful_and_idempotent }
         $claim! { stop_kills_what_does_not_end_in_time }
         $claim! { remove_is_idempotent }
@@ -40,6 +48,10 @@ macro_rules! conformance_claims {
         $claim! { resolving_is_stable }
         $claim! { repair_leaves_the_healthy_alone }
         $claim! { what_is_gone_is_not_found }
+        $claim! { a_command_runs_beside_the_replica }
+        $claim! { a_command_that_takes_too_long_is_given_up }
+        $claim! { how_it_is_to_end_is_kept }
+        $claim! { who_is_being_stopped_is_told_before_the_end }
     };
 }
 
@@ -58,6 +70,12 @@ pub struct Fixture {
     pub missing: Template,
     /// How resolving `missing` fails.
     pub missing_kind: ErrorKind,
+    /// A command that asks the replica for the path that is appended to it, and succeeds if that is answered.
+    pub asks: Vec<String>,
+    /// A command that ends with code 2 and says `unexpected argument`.
+    pub fails: Vec<String>,
+    /// Whether it sees who sends signals to its replicas.
+    pub sees_signals: bool,
     /// How long to wait for anything.
     pub deadline: Duration,
 }
@@ -78,6 +96,10 @@ impl Fixture {
             content_id,
             revision: Revision("0123456789".to_owned()),
         }
+    }
+
+    fn asking(&self, path: &str) -> Vec<String> {
+        self.asks.iter().cloned().chain([path.to_owned()]).collect()
     }
 
     /// A demo replica that answers.
@@ -202,6 +224,21 @@ pub async fn of_two_creates_at_once_one_wins(runtime: &dyn Runtime, fixture: &Fi
     assert_eq!(runtime.list().await.expect("the list succeeds").len(), 1);
 }
 
+/// The processor time grows while it works, and is not told of one that has ended.
+pub async fn processor_time_is_told_while_it_runs(runtime: &dyn Runtime, fixture: &Fixture) {
+    let replica = fixture.started(runtime, 0).await;
+    let address = replica.address.expect("it runs");
+    let before = runtime.cpu_used(&replica.id).await.expect("it can be told").unwrap_or_default();
+    fixture
+        .until("it has worked", async || {
+            get(address, "/bytes?n=50000000", fixture.deadline).await.expect("it answers");
+            runtime.cpu_used(&replica.id).await.expect("it can be told").expect("it runs") > before
+        })
+        .await;
+    runtime.stop(&replica.id, fixture.deadline).await.expect("it stops");
+    assert_eq!(runtime.cpu_used(&replica.id).await.expect("it can be told"), None);
+}
+
 /// Stop lets a request in flight finish, returns when the process has ended, and may be repeated.
 pub async fn stop_is_graceful_and_idempotent(runtime: &dyn Runtime, fixture: &Fixture) {
     let replica = fixture.started(runtime, 0).await;
@@ -311,7 +348,7 @@ pub async fn a_kill_is_seen_by_events_and_list(runtime: &dyn Runtime, fixture: &
     let replica = fixture.started(runtime, 0).await;
     let seen = async {
         loop {
-            assert_eq!(events.next().await, Some(Wake::Changed));
+            assert!(matches!(events.next().await, Some(Wake::Changed | Wake::Stopping(_))));
             match listed(runtime, &replica.id).await.expect("it is listed").state {
                 ReplicaState::Exited(exit) => return exit,
                 // The hint was of its start, or of the signal on its way.
@@ -397,7 +434,8 @@ pub async fn adopts_what_runs(
     let mut events = second.events();
     assert_eq!(fixture.within("the stream", events.next()).await, Some(Wake::Reconnected));
     second.signal(&replica.id, Signal::Kill).await.expect("it runs");
-    assert_eq!(fixture.within("its end", events.next()).await, Some(Wake::Changed));
+    let wake = fixture.within("its end", events.next()).await;
+    assert!(matches!(wake, Some(Wake::Changed | Wake::Stopping(_))), "{wake:?}");
     fixture.exit(&*second, &replica.id).await;
     second.remove(&replica.id).await.expect("it is removed");
     second.remove(&ended.id).await.expect("it is removed");

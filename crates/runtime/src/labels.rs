@@ -18,3 +18,5 @@ pub const REVISION: &str = "io.ringmaster.revision";
 pub const HOST: &str = "io.ringmaster.host";
 /// The port that it listens on.
 pub const PORT: &str = "io.ringmaster.port";
+/// What runs before it is stopped, as JSON, if anything.
+pub const PRE_STOP: &str = "io.ringmaster.pre-stop";

@@ -13,7 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use ringmaster_core::observed::{RuntimeId, RuntimeReplica};
-use ringmaster_core::spec::Template;
+use ringmaster_core::spec::{PreStop, Template};
+pub use ringmaster_core::world::ErrorKind;
 use ringmaster_core::{ReplicaName, Revision};
 use thiserror::Error;
 
@@ -54,6 +55,24 @@ pub trait Runtime: Send + Sync + 'static {
     /// listed and removed like any dead replica.
     async fn create(&self, request: &CreateRequest) -> Result<RuntimeReplica, RuntimeError>;
 
+    /// What is to run before a replica is stopped, as it was created with; `None` if nothing, or if it is gone.
+    ///
+    /// # Errors
+    /// As the engine answers; [`ErrorKind::Engine`] if what was written down cannot be read.
+    async fn pre_stop(&self, id: &RuntimeId) -> Result<Option<PreStop>, RuntimeError>;
+
+    /// Runs a command beside a running replica's process: in its container, or on the host in its folder and with its
+    /// environment. Not before the last one that was given up has ended.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if the replica does not run, [`ErrorKind::Invalid`] if there is no such program.
+    async fn exec(
+        &self,
+        id: &RuntimeId,
+        command: &[String],
+        limit: Duration,
+    ) -> Result<ExecOutcome, RuntimeError>;
+
     /// Stops a replica: its stop signal, then after `grace` SIGKILL. Returns when it has ended; one that has
     /// ended already, or is gone, is a success.
     ///
@@ -86,6 +105,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`ErrorKind::NotFound`] if there is no such replica.
     async fn logs(&self, id: &RuntimeId, lines: usize) -> Result<String, RuntimeError>;
 
+    /// The processor time that a running replica has used so far; none if it does not run.
+    ///
+    /// # Errors
+    /// As the engine answers; [`ErrorKind::Invalid`] if this runtime cannot tell.
+    async fn cpu_used(&self, id: &RuntimeId) -> Result<Option<Duration>, RuntimeError>;
+
     /// Hints that something changed. They carry no data and may be lost: they only wake the loop, which lists
     /// again. The stream never ends by itself: it reconnects, and yields [`Wake::Reconnected`] whenever hints
     /// may have been missed, [`Wake::Disconnected`] when the engine stops answering.
@@ -107,15 +132,38 @@ pub struct CreateRequest {
     pub revision: Revision,
 }
 
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecOutcome {
+    /// Its exit code, 128 + n after signal n; none if it has not ended within its limit.
+    pub code: Option<i32>,
+    /// The end of what it wrote, both streams; at most [`EXEC_OUTPUT_BYTES_MAX`].
+    pub output: String,
+}
+
+/// Most output of a command that is kept.
+pub const EXEC_OUTPUT_BYTES_MAX: usize = 4_096;
+
 /// A hint that something changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wake {
     /// Something happened to a replica of ours.
     Changed,
+    /// A signal that ends it was sent to this replica: nothing new should go there. Not every runtime can tell, and
+    /// what we stop ourselves is told too.
+    Stopping(RuntimeId),
     /// The event stream was (re-)established: hints may have been missed.
     Reconnected,
     /// The engine does not answer; the text says why.
     Disconnected(String),
+}
+
+impl ExecOutcome {
+    /// What a command that wrote `output` and ended with `code` came to.
+    pub fn new(code: Option<i32>, output: &[u8]) -> ExecOutcome {
+        let end = &output[output.len().saturating_sub(EXEC_OUTPUT_BYTES_MAX)..];
+        ExecOutcome { code, output: String::from_utf8_lossy(end).into_owned() }
+    }
 }
 
 /// A signal that `ringmaster kill` may send.
@@ -129,23 +177,6 @@ pub enum Signal {
     Stop,
     /// SIGCONT: it goes on.
     Cont,
-}
-
-/// What went wrong, as far as a decision depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// The object is gone: observe again.
-    NotFound,
-    /// The name is taken, or the object is in a state that forbids this: observe again.
-    Conflict,
-    /// The image is not there and cannot be pulled.
-    ImageMissing,
-    /// The request itself is wrong and will fail again: a bad command, a port in use, a template without image.
-    Invalid,
-    /// The engine cannot be reached or did not answer in time: nothing is known.
-    Unreachable,
-    /// Anything else that the engine refused.
-    Engine,
 }
 
 /// An operation of a runtime that failed.

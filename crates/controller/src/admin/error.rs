@@ -35,9 +35,11 @@ impl From<StoreError> for Refusal {
             | StoreError::AssignmentService(_) => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::UnknownService(_) => StatusCode::NOT_FOUND,
             StoreError::Deleting(_)
+            | StoreError::Autoscaled(_)
             | StoreError::RouteTaken(_)
             | StoreError::MovesTooMuch { .. }
-            | StoreError::Rollback(_) => StatusCode::CONFLICT,
+            | StoreError::Rollback(_)
+            | StoreError::Rollout(_) => StatusCode::CONFLICT,
             StoreError::State(_) => StatusCode::INSUFFICIENT_STORAGE,
         };
         Refusal::new(status, error.to_string())

@@ -3,6 +3,8 @@
 //!
 //! Written down from the state when asked for, so that what is gone has no series.
 
+mod scale;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +18,7 @@ use axum::routing::get;
 use ringmaster_core::desired::Desired;
 use ringmaster_core::exposition::{Exposition, Kind};
 use ringmaster_core::ring::{Ring, Share};
+use ringmaster_core::rollout::Stage;
 use ringmaster_core::status::{Condition, ConditionKind, Phase, ServiceStatus};
 use ringmaster_core::{Ordinal, ServiceName};
 use serde_json::{Value, json};
@@ -100,6 +103,7 @@ fn render(desired: &Desired, board: &Board, snapshot: u64, shares: &Shares) -> S
     services(&mut out, board);
     replicas(&mut out, board);
     rings(&mut out, desired, shares);
+    scale::scale(&mut out, desired, board);
     out.family("ringmaster_engine_reachable", Kind::Gauge, "1 unless the engine does not answer.");
     out.sample(&[], u8::from(board.engine_error.is_none()));
     out.family("ringmaster_config_generation", Kind::Gauge, "The generation of the desired state.");
@@ -121,6 +125,17 @@ fn services(out: &mut Exposition, board: &Board) {
     family("ringmaster_service_replicas_updated", "Ready replicas of the desired revision.", &|status| {
         status.updated
     });
+    out.family(
+        "ringmaster_service_rollout_stage",
+        Kind::Gauge,
+        "1 for the stage of the service's rollout: complete, progressing, paused, awaitingPromotion.",
+    );
+    for (service, status) in &board.statuses {
+        for stage in Stage::ALL {
+            let labels = [("service", service.as_str()), ("stage", stage.as_str())];
+            out.sample(&labels, u8::from(status.rollout.stage == stage));
+        }
+    }
     out.family(
         "ringmaster_service_condition",
         Kind::Gauge,
@@ -261,6 +276,9 @@ mod tests {
             ejected: false,
             circuit: None,
             latency: None,
+            drain_until: None,
+            retry_at: None,
+            failure: None,
         };
         let status = ServiceStatus {
             observed_generation: Generation(1),
@@ -270,9 +288,12 @@ mod tests {
             revision: None,
             conditions: Vec::new(),
             members: (0..replicas).map(replica).collect(),
+            rollout: Default::default(),
             progressed_at: ringmaster_core::Timestamp(0),
+            autoscale: None,
         };
-        let service = DesiredService { spec, generation: Generation(1), members, ring, deleting: false };
+        let (generation, rollout) = (Generation(1), Default::default());
+        let service = DesiredService { spec, generation, members, ring, rollout, deleting: false };
         let services = BTreeMap::from([(name.clone(), service)]);
         let desired = Desired { generation: Generation(1), services, ..Desired::default() };
         let statuses = BTreeMap::from([(name, status)]);
@@ -304,6 +325,8 @@ mod tests {
         for line in [
             "ringmaster_service_replicas_ready{service=\"web\"} 4",
             "ringmaster_replicas{service=\"web\",phase=\"Ready\"} 4",
+            "ringmaster_service_rollout_stage{service=\"web\",stage=\"complete\"} 1",
+            "ringmaster_service_rollout_stage{service=\"web\",stage=\"paused\"} 0",
             "ringmaster_replicas{service=\"web\",phase=\"CrashLoopBackOff\"} 0",
             "ringmaster_replica_restarts_total{service=\"web\",server=\"3\"} 2",
             "ringmaster_ring_share_ratio{service=\"web\",server=\"0\"} 0.25",

@@ -1,22 +1,27 @@
-//! One probe: a GET that must answer 200 to 399, or a connection that must be accepted.
-//!
-//! GETs keep their connection, because most of what a probe costs is the connection's making and unmaking. One in
-//! [`REUSES_MAX`] makes a new one, so that a replica that no longer accepts any is found out.
+//! One probe: a GET that is answered as it should be, a connection that is accepted, or a command that succeeds.
 
+use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1::{Connection, SendRequest, handshake};
-use hyper_util::rt::TokioIo;
-use ringmaster_core::spec::Probe;
+use ringmaster_core::probing::ProbeKind;
+use ringmaster_core::spec::{HttpGet, Probe};
+use ringmaster_runtime::{ErrorKind, ExecOutcome};
 use tokio::net::TcpStream;
 
-/// How often a connection is used again.
-const REUSES_MAX: u32 = 8;
-/// A longer answer is not read to its end, and its connection is not used again.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+use super::http::{Http, Question};
+use super::task::Task;
+
+/// How a question ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// As it should.
+    Good,
+    /// It did not.
+    Failed(Failure),
+    /// It could not be asked: the engine does not answer.
+    Unknown,
+}
 
 /// Why a probe failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,103 +35,96 @@ pub(super) struct Failure {
 /// Asks one replica, again and again.
 #[derive(Debug)]
 pub(super) struct Checker {
-    address: SocketAddr,
-    kept: Option<Kept>,
+    http: Http,
+    /// The requests that are sent, by the probe's kind.
+    questions: [Option<Question>; ProbeKind::ALL.len()],
 }
 
-/// A connection for the next probe.
-#[derive(Debug)]
-struct Kept {
-    sender: SendRequest<Empty<Bytes>>,
-    connection: Pin<Box<Connection<TokioIo<TcpStream>, Empty<Bytes>>>>,
-    reuses: u32,
+impl Failure {
+    pub(super) fn new(why: String) -> Failure {
+        Failure { why, refused: false }
+    }
+}
+
+impl From<Result<(), Failure>> for Answer {
+    fn from(result: Result<(), Failure>) -> Answer {
+        result.map_or_else(Answer::Failed, |()| Answer::Good)
+    }
 }
 
 impl Checker {
-    pub(super) fn new(address: SocketAddr) -> Checker {
-        Checker { address, kept: None }
+    pub(super) fn new(task: &Task) -> Checker {
+        let probes = &task.probes;
+        let of = |get: &HttpGet| Question::new(get, task.address);
+        let question = |probe: Option<&Probe>| probe.and_then(|probe| probe.http_get.as_ref()).map(of);
+        let questions = ProbeKind::ALL.map(|kind| match kind {
+            ProbeKind::Startup => question(probes.startup.as_ref()),
+            ProbeKind::Readiness => question(Some(&probes.readiness)),
+            ProbeKind::Liveness => question(probes.liveness.as_ref()),
+        });
+        Checker { http: Http::new(task.address), questions }
     }
 
-    /// Asks once, within the probe's timeout; on a `fresh` connection if there is reason for doubt.
-    pub(super) async fn check(&mut self, probe: &Probe, fresh: bool) -> Result<(), Failure> {
-        let address = self.address;
-        let kept = self.kept.take().filter(|kept| !fresh && kept.reuses < REUSES_MAX);
-        let question = async {
-            match &probe.http_get {
-                Some(get) => self.get(&get.path, kept).await,
-                None => self.connect().await.map(drop),
-            }
-        };
-        tokio::time::timeout(probe.timeout.0, question).await.unwrap_or_else(|_| {
-            Err(Failure { why: format!("no answer from {address} within {}", probe.timeout), refused: false })
-        })
-    }
-
-    async fn get(&mut self, path: &str, kept: Option<Kept>) -> Result<(), Failure> {
-        if let Some(kept) = kept
-            && let Ok(status) = self.ask(path, kept).await
-        {
-            return self.judge(path, status);
+    /// Asks once, within the probe's timeout; on a `fresh` connection if there is reason for doubt. Waits for its turn
+    /// first, which does not count.
+    pub(super) async fn check(&mut self, task: &Task, kind: ProbeKind, probe: &Probe, fresh: bool) -> Answer {
+        let limit = probe.timeout.0;
+        if let Some(exec) = &probe.exec {
+            let _turn = task.turns.execs.acquire().await;
+            return match task.runtime.exec(&task.id, &exec.command, limit).await {
+                Ok(outcome) if outcome.code == Some(0) => Answer::Good,
+                Ok(outcome) => Answer::Failed(Failure::new(exec_failure(&exec.command, &outcome, limit))),
+                Err(error) if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Engine) => {
+                    tracing::debug!(replica = %task.name, %error, "a probe could not be asked");
+                    Answer::Unknown
+                }
+                Err(error) => Answer::Failed(Failure::new(error.to_string())),
+            };
         }
-        // A kept connection may have been closed in the meantime: only a new one tells.
-        let stream = self.connect().await?;
-        let (sender, connection) =
-            handshake(TokioIo::new(stream)).await.map_err(|e| self.failed(path, &e))?;
-        let kept = Kept { sender, connection: Box::pin(connection), reuses: 0 };
-        let status = self.ask(path, kept).await.map_err(|e| self.failed(path, &e))?;
-        self.judge(path, status)
-    }
-
-    async fn connect(&self) -> Result<TcpStream, Failure> {
-        let address = self.address;
-        TcpStream::connect(address).await.map_err(|error| Failure {
-            refused: error.kind() == std::io::ErrorKind::ConnectionRefused,
-            why: format!("connect to {address}: {error}"),
-        })
-    }
-
-    /// Sends one request and reads its answer; keeps the connection if it can be used again.
-    async fn ask(
-        &mut self,
-        path: &str,
-        mut kept: Kept,
-    ) -> Result<http::StatusCode, Box<dyn std::error::Error + Send + Sync>> {
-        let request = http::Request::get(path)
-            .header(http::header::HOST, self.address.to_string())
-            .header(http::header::USER_AGENT, "ringmaster-probe")
-            .body(Empty::new())?;
-        let Kept { sender, connection, reuses } = &mut kept;
-        let exchange = async move {
-            sender.ready().await?;
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let whole = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.is_ok();
-            Ok::<_, hyper::Error>((status, whole && sender.is_ready()))
+        let _turn = task.turns.asks.acquire().await;
+        let asked = match &self.questions[kind as usize] {
+            Some(question) => tokio::time::timeout(limit, self.http.ask(question, fresh)).await,
+            None => tokio::time::timeout(limit, async { connect(task.address).await.map(drop) }).await,
         };
-        let mut exchange = Box::pin(exchange);
-        // The connection is driven right here: a probe needs no task of its own.
-        let (status, reusable) = tokio::select! {
-            biased;
-            answer = &mut exchange => answer?,
-            _ended = connection => (exchange.as_mut().await?.0, false),
+        asked.unwrap_or_else(|_| Err(no_answer(task.address, limit))).into()
+    }
+}
+
+pub(super) fn no_answer(address: SocketAddr, limit: Duration) -> Failure {
+    Failure::new(format!("no answer from {address} within {limit:?}"))
+}
+
+pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
+    TcpStream::connect(address).await.map_err(|error| Failure {
+        refused: error.kind() == io::ErrorKind::ConnectionRefused,
+        why: format!("connect to {address}: {error}"),
+    })
+}
+
+/// Why a command is no success, with the last line that it wrote.
+pub(crate) fn exec_failure(command: &[String], outcome: &ExecOutcome, limit: Duration) -> String {
+    let program = command.first().map_or("", String::as_str);
+    let last = outcome.output.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    let last: String = last.map_or(String::new(), |line| {
+        let shown = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
+        [':', ' '].into_iter().chain(shown.take(200)).collect()
+    });
+    match outcome.code {
+        Some(code) => format!("`{program}` ended with exit code {code}{last}"),
+        None => format!("`{program}` has not ended within {limit:?}{last}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_failed_is_told_with_its_last_line() {
+        let told = |code, output: &[u8]| {
+            exec_failure(&["check".to_owned()], &ExecOutcome::new(code, output), Duration::from_millis(1_500))
         };
-        drop(exchange);
-        *reuses += 1;
-        self.kept = reusable.then_some(kept);
-        Ok(status)
-    }
-
-    fn judge(&self, path: &str, status: http::StatusCode) -> Result<(), Failure> {
-        match status.as_u16() {
-            200..=399 => Ok(()),
-            _ => Err(Failure {
-                why: format!("GET {path} on {} answered {status}", self.address),
-                refused: false,
-            }),
-        }
-    }
-
-    fn failed(&self, path: &str, error: &dyn std::fmt::Display) -> Failure {
-        Failure { why: format!("GET {path} on {}: {error}", self.address), refused: false }
+        assert_eq!(told(Some(3), b"one\ntw\x1bo\n\n"), "`check` ended with exit code 3: tw\u{fffd}o");
+        assert_eq!(told(None, b""), "`check` has not ended within 1.5s");
     }
 }

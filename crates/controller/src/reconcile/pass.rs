@@ -1,15 +1,15 @@
 //! One pass: the planner's input, the plan, the snapshot that follows from it, and only then the actions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ringmaster_core::desired::Desired;
-use ringmaster_core::handshake::ACKNOWLEDGE_TIMEOUT;
-use ringmaster_core::observed::{Observed, Pending, Replica, ReplicaState};
-use ringmaster_core::plan::{Action, Plan, plan};
-use ringmaster_core::snapshot::{Snapshot, snapshot};
+use ringmaster_core::observed::{Observed, Pending};
+use ringmaster_core::plan::{Action, Plan};
+use ringmaster_core::snapshot::Snapshot;
 use ringmaster_core::status::{ServiceStatus, status};
-use ringmaster_core::{Reason, ReplicaName, Revision, Timestamp};
+use ringmaster_core::world::{Outlook, Pass};
+use ringmaster_core::{Reason, ReplicaName, Timestamp};
 use ringmaster_runtime::{CreateRequest, RuntimeError};
 use tokio::time::Instant;
 use tracing::field::Empty;
@@ -23,42 +23,42 @@ use crate::{act, figures};
 impl Reconciler {
     /// Decides and publishes, then acts. Nothing is decided before the first list.
     pub(super) fn pass(&mut self, desired: &Arc<Desired>) {
-        if !self.world.is_known() {
-            return self.publish_ignorance(desired);
-        }
         let started = std::time::Instant::now();
         let now = self.clock.now();
-        if self.snapshots.borrow().generation.0 == 0 {
-            // Before the first plan: none of them may be stopped until the data plane has heard of it.
-            self.world.adopt();
-        }
-        let (mut observed, failures) = self.world.observe(desired, now);
-        for (name, why) in failures {
+        let outlook = Outlook { first_generation: self.first_generation, settle: self.settle };
+        let current = Arc::clone(&self.snapshots.borrow());
+        let Some(pass) = self.world.pass(desired, &current, outlook, now) else {
+            return self.publish_ignorance(desired);
+        };
+        let Pass { mut observed, news, plan, settling_until, snapshot, wake_at } = pass;
+        for (name, why) in news {
             self.timeline.warning(
                 Some(&name.service),
                 &name.short(),
                 Reason::Failed,
                 format!("{name}: {why}"),
             );
+            self.fetch_output(name);
         }
-        let plan = plan(desired, &observed);
-        if let Some(until) = self.settles_until(desired, &observed) {
+        self.wake_at = wake_at;
+        if settling_until.is_some() {
             self.sync_probes(desired);
             self.publish_status(desired, &observed, &plan);
-            self.wake_at = Some(until);
             return;
         }
         let span = self.span(desired, &plan);
         let _entered = span.enter();
-        let published = self.publish(desired, &observed, &plan);
-        observed.handshake = self.world.handshake.clone();
+        if let Some(next) = snapshot {
+            self.publish(&current, next, &observed, &plan);
+        }
         self.sync_probes(desired);
-        self.publish_status(desired, &observed, &plan);
+        self.note_ready(desired, &mut observed, &plan);
+        self.autoscale(desired, &plan, now);
+        let deadline = self.publish_status(desired, &observed, &plan);
         self.note_orphans(&plan);
         self.finish(&plan);
-        // Whether it is acknowledged in time is looked at then.
-        let in_time = published.then(|| now.after(ACKNOWLEDGE_TIMEOUT));
-        self.wake_at = plan.wake_at.into_iter().chain(in_time).min();
+        self.write_ready();
+        self.wake_at = self.wake_at.into_iter().chain(deadline).min();
         self.spans.planned(desired, &plan, now);
         let waiting = plan.actions.into_iter().filter_map(|action| self.start(action, desired)).count();
         metrics::gauge!("ringmaster_workqueue_depth").set(waiting as f64);
@@ -88,36 +88,12 @@ impl Reconciler {
         self.cause.take_if(|(_, since)| is_done || since.elapsed() >= CAUSE_MAX);
     }
 
-    /// Until when the first snapshot waits for the verdict on replicas that have run through the controller's absence.
-    /// Nothing is done meanwhile either: a data plane may be sending requests to any of them.
-    fn settles_until(&mut self, desired: &Desired, observed: &Observed) -> Option<Timestamp> {
-        if self.snapshots.borrow().generation.0 > 0 {
-            return None;
-        }
-        let until = self.settling_since.get_or_insert(observed.now).after(self.settle);
-        let is_unjudged = |replica: &Replica| {
-            let probed = replica.state == ReplicaState::Running && replica.address.is_some();
-            let is_ours = desired.services.contains_key(&replica.name.service);
-            probed && is_ours && replica.health.ready_since.is_none() && replica.health.last_failure.is_none()
-        };
-        (observed.now < until && observed.replicas.iter().any(is_unjudged)).then_some(until)
-    }
-
-    /// Publishes the snapshot if it routes differently from the one in force; returns whether it does.
-    fn publish(&mut self, desired: &Desired, observed: &Observed, plan: &Plan) -> bool {
-        let current = Arc::clone(&self.snapshots.borrow());
-        let is_first = current.generation.0 == 0;
-        let generation = if is_first { self.first_generation } else { current.generation.next() };
-        let next = snapshot(desired, observed, plan, generation);
-        if next.routes_like(&current) && !is_first {
-            return false;
-        }
+    /// Publishes a snapshot, and tells who gets traffic now and who no longer does.
+    fn publish(&mut self, current: &Snapshot, next: Snapshot, observed: &Observed, plan: &Plan) {
         let names = |snapshot: &Snapshot| -> BTreeSet<ReplicaName> {
             snapshot.endpoints().map(|endpoint| endpoint.replica.clone()).collect()
         };
-        let (before, after) = (names(&current), names(&next));
-        self.world.handshake.publish(&next, observed.now);
-        self.world.debuts.publish(&next, observed.now);
+        let (before, after) = (names(current), names(&next));
         self.snapshots.send_replace(Arc::new(next));
         self.spans.published(&before, &after, plan, observed.now);
         for name in after.difference(&before) {
@@ -133,6 +109,7 @@ impl Reconciler {
         for name in before.difference(&after) {
             let why = match (plan.draining.get(name), observed.replicas.iter().find(|r| r.name == *name)) {
                 (Some(reason), _) => reason.to_string(),
+                (None, _) if plan.standby.contains(name) => "its successor has taken over".to_owned(),
                 (None, Some(replica)) if replica.is_live() => {
                     replica.health.last_failure.clone().unwrap_or_else(|| "it is not ready".to_owned())
                 }
@@ -142,21 +119,15 @@ impl Reconciler {
             let message = format!("{name} gets no new requests: {why}");
             self.timeline.normal(Some(&name.service), &name.short(), Reason::Withdrawn, message);
         }
-        true
     }
 
     fn sync_probes(&mut self, desired: &Desired) {
-        let wanted: BTreeMap<_, _> = self
-            .world
-            .running()
-            .filter_map(|replica| {
-                let service = desired.services.get(&replica.name.service)?;
-                let health = self.world.health(&replica.name);
-                let probes = service.spec.probes.clone();
-                Some((replica.name.clone(), Wanted { address: replica.address?, probes, health }))
-            })
-            .collect();
-        self.prober.sync(&wanted);
+        let wanted = self.world.running().filter_map(|replica| {
+            let service = desired.services.get(&replica.name.service)?;
+            let (name, id, probes) = (&replica.name, &replica.id, &service.spec.probes);
+            Some(Wanted { name, id, address: replica.address?, probes })
+        });
+        self.prober.sync(wanted, |name| self.world.health(name));
     }
 
     /// Before the first list there is no status, but there may be a reason for that.
@@ -178,9 +149,16 @@ impl Reconciler {
         });
     }
 
-    fn publish_status(&mut self, desired: &Arc<Desired>, observed: &Observed, plan: &Plan) {
+    /// Returns when a rollout is to be looked at again.
+    fn publish_status(
+        &mut self,
+        desired: &Arc<Desired>,
+        observed: &Observed,
+        plan: &Plan,
+    ) -> Option<Timestamp> {
         let previous = Arc::clone(&self.board.borrow());
-        let statuses = status(desired, observed, plan, &previous.statuses);
+        let mut statuses = status(desired, observed, plan, &previous.statuses);
+        self.scaling.tell(&mut statuses);
         for (name, service) in &statuses {
             if !previous.statuses.contains_key(name) {
                 figures::appeared(name);
@@ -200,6 +178,7 @@ impl Reconciler {
                 _ => {}
             }
         }
+        let look_at = self.judge_rollouts(desired, observed, &previous.statuses, &statuses);
         let board = Board {
             desired: Arc::clone(desired),
             statuses,
@@ -207,6 +186,7 @@ impl Reconciler {
             snapshot: self.snapshots.borrow().generation,
         };
         self.publish_board(board);
+        look_at
     }
 
     /// Replicas of ours whose service nobody desires are reported once, and never touched: a lost state folder
@@ -230,19 +210,17 @@ impl Reconciler {
         let now = self.clock.now();
         match action {
             Action::Create { name, host, revision, reason } => {
-                if self.world.creating() >= self.creates_max {
+                if !self.world.may_create(&name.service) {
                     return Some(Action::Create { name, host, revision, reason });
                 }
                 let service = desired.services.get(&name.service)?;
-                let content_id = self.content_id(&name.service, &revision)?;
+                let (template, content_id) = self.content(&name.service, service, &revision)?;
                 self.timeline.normal(
                     Some(&name.service),
                     &name.short(),
                     Reason::Creating,
                     format!("{name} at revision {revision}: {reason}"),
                 );
-                self.world.history.record_attempt(&name);
-                let template = service.spec.template.clone();
                 let request = CreateRequest {
                     name: name.clone(),
                     host,
@@ -250,13 +228,13 @@ impl Reconciler {
                     content_id,
                     revision: revision.clone(),
                 };
-                self.world.begin_create(&request, now);
+                self.world.begin_create(&request.name, &request.revision, request.host.clone(), now);
                 self.spans.creating(&name, now);
                 let runtime = Arc::clone(&self.runtime);
                 let span = tracing::debug_span!("create", replica = %name, %revision, %reason, error = Empty);
                 let create = async move {
                     let result = told(act::create(runtime, request).await);
-                    Done::Created { name, revision, result: Box::new(result) }
+                    Done::Created { name, revision, reason, result: Box::new(result) }
                 };
                 self.tasks.spawn(create.instrument(span));
             }
@@ -268,8 +246,8 @@ impl Reconciler {
                 let runtime = Arc::clone(&self.runtime);
                 let span = tracing::debug_span!("remove", replica = %name, %reason, error = Empty);
                 let remove = async move {
-                    let result = told(act::remove(runtime, id.clone(), name.clone(), grace).await);
-                    Done::Removed { name, id, result }
+                    let (result, hook) = act::remove(&*runtime, &id, &name, grace).await;
+                    Done::Removed { name, id, reason, hook, result: told(result) }
                 };
                 self.tasks.spawn(remove.instrument(span));
             }
@@ -281,17 +259,12 @@ impl Reconciler {
                 let span = tracing::debug_span!("repair", replica = %name, %reason, error = Empty);
                 let repair = async move {
                     let result = told(runtime.repair(&id).await);
-                    Done::Repaired { name, result }
+                    Done::Repaired { name, reason, result }
                 };
                 self.tasks.spawn(repair.instrument(span));
             }
         }
         None
-    }
-
-    fn content_id(&self, service: &ringmaster_core::ServiceName, revision: &Revision) -> Option<String> {
-        let (resolved, content_id) = self.resolutions.get(service)?.resolved.clone()?;
-        (resolved == *revision).then_some(content_id)
     }
 }
 

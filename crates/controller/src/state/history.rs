@@ -23,9 +23,9 @@ pub struct History {
 }
 
 impl History {
-    /// The template before the one in force.
+    /// The last template before the one in force that was ready, or of which that is not known.
     pub fn previous(&self) -> Option<&TemplateRevision> {
-        self.revisions.iter().rev().nth(1)
+        self.revisions.iter().rev().skip(1).find(|earlier| earlier.ready != Some(false))
     }
 }
 
@@ -114,6 +114,7 @@ impl StateDir {
             template: template.clone(),
             runs: template.runs(),
             current: false,
+            ready: None,
         });
     }
 
@@ -158,7 +159,17 @@ mod tests {
                     serde_json::from_value(serde_json::json!({ "template": { "image": image } })).unwrap();
                 let generation = Generation(generation);
                 let ring = format!("{}-{generation}", image.split(':').next().unwrap());
-                (web.clone(), StoredService { spec, generation, members: Vec::new(), ring, deleting: false })
+                (
+                    web.clone(),
+                    StoredService {
+                        spec,
+                        generation,
+                        members: Vec::new(),
+                        ring,
+                        rollout: None,
+                        deleting: false,
+                    },
+                )
             });
             let services = service.into_iter().collect();
             let generation = Generation(generation);

@@ -137,6 +137,7 @@ mod tests {
                 generation,
                 members: live.clone(),
                 ring: ring.id(),
+                rollout: None,
                 deleting: false,
             };
             let services = BTreeMap::from([(web.clone(), service)]);

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use ringmaster_core::manifest::route_conflicts;
 use ringmaster_core::ring::stats::Spread;
+use ringmaster_core::rollout::Rollout;
 use ringmaster_core::spec::ServiceSpec;
 
 use super::{
@@ -36,7 +37,14 @@ impl Draft {
         };
         let live = before.as_ref().map_or(&[][..], |service| &service.members);
         let default = if before.is_some() { live.len() } else { 1 };
-        let count = spec.replicas.map_or(default, |count| count as usize);
+        let count = match &spec.autoscale {
+            // The count is the autoscaler's; a new service begins where it is asked to.
+            Some(scale) => {
+                let begin = spec.replicas.unwrap_or(scale.min_replicas);
+                scale.nearest(if before.is_some() { live.len() as u32 } else { begin }) as usize
+            }
+            None => spec.replicas.map_or(default, |count| count as usize),
+        };
         let members = members::resize(live, count)?;
         let rollout = before.as_ref().is_some_and(|before| before.spec.template != spec.template);
         let same_spec = before.as_ref().is_some_and(|b| {
@@ -49,11 +57,17 @@ impl Draft {
         };
         let moved = ring.update(&spec.balancing, &ring_members(&name, &spec.balancing, &members))?;
         let unchanged = same_spec && same_members;
+        let fresh = || Rollout { since: generation, noted_from: generation, ..Rollout::default() };
+        let mut decided = before.as_ref().map_or_else(fresh, |before| before.rollout.clone());
+        if rollout {
+            decided.begin(generation);
+        }
         let after = DesiredService {
             spec,
             generation: before.as_ref().filter(|_| unchanged).map_or(generation, |before| before.generation),
             members,
             ring: ring.ring(),
+            rollout: decided,
             deleting: false,
         };
         let spread = |service: &DesiredService| Spread::of(&service.ring.shares()).max_over_mean;

@@ -5,10 +5,13 @@
 
 use ringmaster_core::api::{RollbackResponse, TemplateRevision};
 use ringmaster_core::desired::DesiredService;
+use ringmaster_core::rollout::Release;
+use ringmaster_core::spec::Template;
 use ringmaster_core::{Generation, ServiceName};
 use thiserror::Error;
 
-use super::{Draft, Store, StoreError};
+use super::rollout::is_under_way;
+use super::{Draft, Inner, Store, StoreError};
 use crate::state::History;
 
 /// Why a service cannot go back. Nothing was changed.
@@ -42,6 +45,17 @@ pub enum RollbackError {
         /// What is wrong with it, as a clause.
         why: String,
     },
+    /// Not every replica of it was ever ready.
+    #[error(
+        "revision {revision} of `{service}` was never ready as a whole: `ringmaster rollout history {service}` lists those \
+         that were; apply its manifest to try it again"
+    )]
+    NeverReady {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        revision: Generation,
+    },
     /// It is what the service runs.
     #[error("service `{service}` runs the template of revision {revision} already")]
     Current {
@@ -64,7 +78,18 @@ impl Store {
             Some(_) => {}
             None => return Err(StoreError::UnknownService(name.clone())),
         }
-        Ok(inner.state.history(name, inner.desired.generation)?)
+        self.noted_history(&inner, name)
+    }
+
+    /// The history of a service that is there, with what is known of who was ready.
+    fn noted_history(&self, inner: &Inner, name: &ServiceName) -> Result<History, StoreError> {
+        let mut history = inner.state.history(name, inner.desired.generation)?;
+        let Some(service) = inner.desired.services.get(name) else { return Ok(history) };
+        let ready = self.ready.of(name, &service.rollout);
+        for revision in &mut history.revisions {
+            revision.ready = was_ready(service, &ready, &revision.template, revision.revision);
+        }
+        Ok(history)
     }
 
     /// Makes an earlier template the one in force: that of a revision, or the one before.
@@ -78,27 +103,45 @@ impl Store {
     ) -> Result<RollbackResponse, StoreError> {
         let mut inner = self.lock();
         let mut draft = inner.draft();
-        draft.service(name)?;
-        let (revision, template) = match revision {
-            Some(revision) => {
+        let service = draft.service(name)?;
+        let ready = self.ready.of(name, &service.rollout);
+        let stable = ready.last().filter(|_| is_under_way(service, ready.last()));
+        let mut restarted_at = service.rollout.restarted_at;
+        let (revision, template) = match (revision, stable) {
+            (Some(revision), _) => {
                 let unusable = |why| RollbackError::Unusable { service: name.clone(), revision, why };
                 let known = revision <= inner.desired.generation;
                 let template =
                     if known { inner.state.template(name, revision) } else { Err("is not there".to_owned()) };
-                (revision, template.map_err(unusable)?)
+                let template = template.map_err(unusable)?;
+                if template != service.spec.template
+                    && was_ready(service, &ready, &template, revision) == Some(false)
+                {
+                    return Err(RollbackError::NeverReady { service: name.clone(), revision }.into());
+                }
+                (revision, template)
             }
-            None => {
-                let found = before(name, inner.state.history(name, inner.desired.generation)?)?;
+            // In the middle of a rollout: back to where it began.
+            (None, Some(stable)) => {
+                restarted_at = stable.restarted_at;
+                (stable.generation, stable.template.clone())
+            }
+            (None, None) => {
+                let found = before(name, self.noted_history(&inner, name)?)?;
                 (found.revision, found.template)
             }
         };
         let next = draft.desired.generation.next();
         let service = draft.live_mut(name)?;
-        if service.spec.template == template {
+        if service.spec.template == template && service.rollout.restarted_at == restarted_at {
             return Err(RollbackError::Current { service: name.clone(), revision }.into());
         }
         let runs = template.runs();
         service.spec.template = template;
+        service.rollout.begin(next);
+        service.rollout.restarted_at = restarted_at;
+        // Whoever goes back wants it to happen.
+        service.rollout.paused = false;
         service.generation = next;
         draft.check()?;
         draft.desired.generation = next;
@@ -107,8 +150,19 @@ impl Store {
     }
 }
 
+/// Whether a template was ready as a whole; none if that is not known.
+fn was_ready(
+    service: &DesiredService,
+    ready: &[Release],
+    template: &Template,
+    revision: Generation,
+) -> Option<bool> {
+    let noted = ready.iter().any(|release| release.template == *template);
+    (noted || revision >= service.rollout.noted_from).then_some(noted)
+}
+
 impl Draft {
-    fn live_mut(&mut self, name: &ServiceName) -> Result<&mut DesiredService, StoreError> {
+    pub(super) fn live_mut(&mut self, name: &ServiceName) -> Result<&mut DesiredService, StoreError> {
         self.service(name)?;
         self.desired.services.get_mut(name).ok_or_else(|| StoreError::UnknownService(name.clone()))
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::check::{Rules, Step};
+use super::probes::is_token;
 use crate::quantity::Span;
 use crate::ring::assignment::{AssignmentError, AssignmentRules};
 use crate::ring::formula::{FormulaError, FormulaErrorKind};
@@ -127,14 +128,10 @@ fn hash_on(rules: &mut Rules, balancing: &Balancing) {
 }
 
 fn key_name(rules: &mut Rules, key: &HashOn) {
-    // RFC 9110 section 5.6.2; a cookie's name is a token too (RFC 6265 section 4.1.1).
-    let token = |name: &str| {
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-    };
     let (step, what, name, valid) = match key {
-        HashOn::Header(name) => ("header", "header field", name, token(name)),
-        HashOn::Cookie(name) => ("cookie", "cookie", name, token(name)),
-        HashOn::SetCookie(name) => ("setCookie", "cookie", name, token(name)),
+        HashOn::Header(name) => ("header", "header field", name, is_token(name)),
+        HashOn::Cookie(name) => ("cookie", "cookie", name, is_token(name)),
+        HashOn::SetCookie(name) => ("setCookie", "cookie", name, is_token(name)),
         HashOn::Query(name) => {
             ("query", "query parameter", name, !name.is_empty() && !name.contains(char::is_control))
         }

@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::autoscale::autoscale;
 use super::balancing::balancing;
+use super::probes::{lifecycle, probes};
 use super::route::{normal_prefix, route};
 use crate::quantity::Span;
 use crate::spec::{
-    Ejection, GatewaySpec, HedgeAfter, Probe, REPLICAS_MAX, SecurityProfile, ServiceSpec, Strategy, Template,
-    Volume,
+    Ejection, GatewaySpec, HedgeAfter, REPLICAS_MAX, SecurityProfile, ServiceSpec, Strategy, StrategyKind,
+    Template, Volume,
 };
 
 const LOG_FILES_MAX: u32 = 100;
@@ -88,13 +90,11 @@ pub fn service_violations(spec: &ServiceSpec) -> Vec<Violation> {
             format!("{replicas} replicas are more than the most of {REPLICAS_MAX}")
         });
     }
+    if let Some(scale) = &spec.autoscale {
+        autoscale(&mut rules, scale, spec.replicas);
+    }
     rules.within("template", |rules| template(rules, &spec.template));
-    rules.within("probes", |rules| {
-        rules.within("readiness", |rules| probe(rules, &spec.probes.readiness));
-        if let Some(liveness) = &spec.probes.liveness {
-            rules.within("liveness", |rules| probe(rules, liveness));
-        }
-    });
+    rules.within("probes", |rules| probes(rules, &spec.probes));
     rules.within("strategy", |rules| strategy(rules, &spec.strategy));
     rules.within("balancing", |rules| balancing(rules, &spec.balancing, spec.replicas));
     rules.within("resilience", |rules| {
@@ -215,16 +215,16 @@ impl Rules {
         self.require(field, !span.0.is_zero(), || format!("`{field}` must be longer than 0"));
     }
 
-    fn at_least_one(&mut self, field: &'static str, count: u32) {
+    pub(super) fn at_least_one(&mut self, field: &'static str, count: u32) {
         self.require(field, count > 0, || format!("`{field}` must be at least 1"));
     }
 
     /// Arguments and values end at a NUL for every program that reads them.
-    fn no_nul(&mut self, step: impl Into<Step>, text: &str) {
+    pub(super) fn no_nul(&mut self, step: impl Into<Step>, text: &str) {
         self.require(step, !text.contains('\0'), || "a NUL character cannot be passed on".to_owned());
     }
 
-    fn words(&mut self, field: &'static str, words: &[String]) {
+    pub(super) fn words(&mut self, field: &'static str, words: &[String]) {
         self.within(field, |rules| {
             for (index, word) in words.iter().enumerate() {
                 rules.no_nul(index, word);
@@ -279,6 +279,7 @@ fn template(rules: &mut Rules, template: &Template) {
             format!("`maxFiles` is a number from 1 to {LOG_FILES_MAX}")
         });
     });
+    rules.within("lifecycle", |rules| lifecycle(rules, &template.lifecycle));
 }
 
 fn user(rules: &mut Rules, template: &Template) {
@@ -328,27 +329,32 @@ fn is_absolute(path: &str) -> bool {
     path.starts_with('/') && !path.contains('\0')
 }
 
-fn probe(rules: &mut Rules, probe: &Probe) {
-    if probe.http_get.is_some() && probe.tcp_socket.is_some() {
-        rules.within("tcpSocket", |rules| {
-            rules.broken("a probe is either `httpGet` or `tcpSocket`", Some("remove one of the two"));
-        });
-    }
-    if let Some(get) = &probe.http_get {
-        let path = get.path.as_str();
-        let printable = path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
-        rules.within("httpGet", |rules| {
-            rules.require("path", path.starts_with('/') && printable, || {
-                format!("`{path}` is not a path: it starts with `/` and has no spaces")
-            });
-        });
-    }
-    rules.not_zero("period", probe.period);
-    rules.not_zero("timeout", probe.timeout);
-    rules.at_least_one("failureThreshold", probe.failure_threshold);
-    rules.at_least_one("successThreshold", probe.success_threshold);
-}
-
 fn strategy(rules: &mut Rules, strategy: &Strategy) {
     rules.not_zero("progressDeadline", strategy.progress_deadline);
+    let (min_ready, deadline) = (strategy.min_ready, strategy.progress_deadline);
+    rules.require("minReady", min_ready.0.is_zero() || min_ready < deadline, || {
+        format!("`minReady` of {min_ready} must be shorter than `progressDeadline` of {deadline}")
+    });
+    rules.require("canary", strategy.canary.is_none_or(|share| (1..=99).contains(&share.0)), || {
+        "a canary is a share from 1% to 99%".to_owned()
+    });
+    if strategy.kind == StrategyKind::Recreate {
+        let default = Strategy::default();
+        let given = [
+            ("maxSurge", strategy.max_surge != default.max_surge),
+            ("maxUnavailable", strategy.max_unavailable != default.max_unavailable),
+            ("canary", strategy.canary.is_some()),
+        ];
+        for (field, _) in given.into_iter().filter(|(_, given)| *given) {
+            rules.within(field, |rules| {
+                let message = format!("`recreate` stops all replicas at once: it has no `{field}`");
+                rules.broken(message, Some("remove the line, or choose the type `rollingUpdate`"));
+            });
+        }
+    } else if strategy.max_surge.is_zero() && strategy.max_unavailable.is_zero() {
+        rules.within("maxUnavailable", |rules| {
+            let message = "`maxSurge` and `maxUnavailable` are both 0: nothing could ever be replaced";
+            rules.broken(message, Some("let at least one of them be 1"));
+        });
+    }
 }

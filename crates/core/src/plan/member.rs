@@ -6,6 +6,8 @@ use crate::handshake::{ACKNOWLEDGE_TIMEOUT, DrainState};
 use crate::history::STABLE_AFTER;
 use crate::ids::{ReplicaName, Revision, ServiceName};
 use crate::observed::{Observed, Pending, Replica, ReplicaState};
+use crate::rollout::{Fill, PlaceView, Turn};
+use crate::spec::Strategy;
 
 /// A member's place and the replicas that fill it, or did.
 pub(super) struct Place<'a> {
@@ -18,6 +20,10 @@ pub(super) struct Place<'a> {
     target: Option<&'a Replica>,
     /// While nothing serves: runs another revision, and is the place's best chance until the target is ready.
     holder: Option<&'a Replica>,
+    /// Served before the target, and would again, until the target has been ready for `minReady`.
+    pub(super) standby: Option<&'a Replica>,
+    /// How far the target is.
+    fill: Fill,
 }
 
 impl<'a> Place<'a> {
@@ -26,6 +32,7 @@ impl<'a> Place<'a> {
         member: &'a Member,
         replicas: &'a [&'a Replica],
         revision: Option<&Revision>,
+        strategy: &Strategy,
         observed: &Observed,
     ) -> Place<'a> {
         // While the desired revision is unknown (its image is missing), whatever runs is good enough.
@@ -46,34 +53,47 @@ impl<'a> Place<'a> {
             None => others()
                 .max_by_key(|r| (r.state == ReplicaState::Running, r.health.was_ready, r.name.attempt)),
         };
-        Place { service, member, replicas, serving, target, holder }
-    }
-
-    /// Whether no replacement is under way here: it serves, and nothing is still starting.
-    pub(super) fn is_settled(&self) -> bool {
-        match (self.serving, self.target) {
-            (Some(serving), Some(target)) => serving.name == target.name,
-            (Some(_), None) => true,
-            (None, _) => false,
-        }
-    }
-
-    /// Whether its target may be created now. After a restart of the daemon nothing is known to be ready yet: a
-    /// replica of another revision is judged before it is replaced.
-    fn may_create(&self, may_replace: bool) -> bool {
-        match (self.serving, self.holder) {
-            (Some(_), _) => may_replace,
-            (None, Some(holder)) => {
-                holder.health.last_failure.is_some() || holder.state == ReplicaState::Paused
+        let available_at = target.and_then(|t| t.health.ready_since).map(|at| at.after(strategy.min_ready.0));
+        let fill = match (target, serving, holder) {
+            (Some(t), Some(s), _)
+                if t.name == s.name && available_at.is_some_and(|at| at <= observed.now) =>
+            {
+                Fill::Available
             }
-            (None, None) => true,
+            (Some(_), _, _) => Fill::Starting,
+            (None, Some(_), _) => Fill::Old,
+            (None, None, Some(holder)) if !is_judged(holder) => Fill::Unjudged,
+            (None, None, _) => Fill::Broken,
+        };
+        let waits = fill == Fill::Starting && serving.is_some_and(current);
+        let standby = others().filter(|r| waits && r.is_ready()).max_by_key(|r| r.name.attempt);
+        Place { service, member, replicas, serving, target, holder, standby, fill }
+    }
+
+    /// What a rollout has to know of it.
+    pub(super) fn view(&self, revision: Option<&Revision>, observed: &Observed) -> PlaceView {
+        let live = || self.replicas.iter().filter(|replica| replica.is_live());
+        let is_old = |replica: &&&Replica| revision.is_some_and(|revision| replica.revision != *revision);
+        let withdrawn = |replica: &Replica| observed.handshake.is_withdrawn(&replica.name);
+        PlaceView {
+            ordinal: self.member.ordinal,
+            live: live().count() as u32,
+            old: live().filter(is_old).count() as u32,
+            fill: self.fill,
+            withdrawn: self.serving.is_some_and(withdrawn),
         }
     }
 
-    /// Whether it serves another revision and its replacement has not begun.
-    pub(super) fn wants_replacement(&self) -> bool {
-        self.serving.is_some() && self.target.is_none()
+    /// Whether nothing is there that fills it or could come to.
+    fn is_empty(&self) -> bool {
+        [self.serving, self.target, self.holder].iter().all(Option::is_none)
     }
+}
+
+/// Whether enough is known of a replica that does not serve: after a restart of the daemon nothing is known to be ready
+/// yet, and a replica of another release is judged before it is replaced.
+fn is_judged(replica: &Replica) -> bool {
+    replica.health.last_failure.is_some() || replica.state == ReplicaState::Paused
 }
 
 /// Whether a replica fills a member's place: it runs or is being created under the member's name, and nothing is
@@ -84,27 +104,48 @@ fn fills(replica: &Replica, member: &Member) -> bool {
         ReplicaState::Created => replica.pending == Some(Pending::Create),
         ReplicaState::Exited(_) | ReplicaState::Removing => false,
     };
-    live && replica.health.dead_since.is_none() && replica.host == member.host
+    let health = &replica.health;
+    live && health.dead_since.is_none() && health.stopping_since.is_none() && replica.host == member.host
+}
+
+/// What a place may be filled with.
+#[derive(Clone, Copy)]
+pub(super) struct Releases<'a> {
+    /// The wanted revision; none while it is unknown.
+    pub(super) wanted: Option<&'a Revision>,
+    /// The revision of the stable release.
+    pub(super) stable: Option<&'a Revision>,
 }
 
 /// Plans one place: fill it, mend what fills it, remove what has had its time.
 pub(super) fn plan_place(
     place: &Place<'_>,
     service: &DesiredService,
-    revision: Option<&Revision>,
-    may_replace: bool,
+    releases: Releases<'_>,
+    turn: Turn,
     observed: &Observed,
     plan: &mut Plan,
 ) {
-    if place.target.is_none() && place.may_create(may_replace) {
-        create(place, revision, observed, plan);
+    let revision = releases.wanted;
+    match turn {
+        Turn::Update if place.target.is_none() => create(place, revision, releases, observed, plan),
+        Turn::Keep if place.is_empty() => create(place, releases.stable, releases, observed, plan),
+        Turn::Update | Turn::Keep | Turn::StopFirst | Turn::Wait => {}
+    }
+    let makes_room = turn == Turn::StopFirst;
+    if let (Fill::Starting, Some(since)) = (place.fill, place.target.and_then(|t| t.health.ready_since)) {
+        let available_at = since.after(service.spec.strategy.min_ready.0);
+        if available_at > observed.now {
+            plan.wake(available_at);
+        }
     }
     let newest_ended = place.replicas.iter().filter(|r| !r.is_live()).map(|r| r.name.attempt).max();
     for replica in place.replicas {
-        let keepers = [place.serving, place.target, place.holder];
+        let keepers = [place.serving, place.target, place.holder, place.standby];
         // Without a known revision there is nothing to judge by: what lives stays.
         let undecided = revision.is_none() && fills(replica, place.member);
         let kept = undecided || keepers.into_iter().flatten().any(|keeper| keeper.name == replica.name);
+        let kept = kept && !(makes_room && replica.is_live());
         if kept {
             repair(replica, plan);
         } else if matches!(replica.state, ReplicaState::Exited(_)) {
@@ -123,8 +164,10 @@ pub(super) fn plan_place(
         } else if replica.state != ReplicaState::Removing {
             let reason = match replica {
                 r if r.state == ReplicaState::Created => RemoveReason::NeverStarted,
+                r if r.health.stopping_since.is_some() => RemoveReason::Stopping,
                 r if r.health.dead_since.is_some() => RemoveReason::NotAlive,
                 r if r.host != place.member.host => RemoveReason::OtherHost,
+                _ if makes_room => RemoveReason::MakesRoom,
                 r if revision.is_some_and(|revision| r.revision != *revision) => RemoveReason::Superseded,
                 _ => RemoveReason::Duplicate,
             };
@@ -133,7 +176,13 @@ pub(super) fn plan_place(
     }
 }
 
-fn create(place: &Place<'_>, revision: Option<&Revision>, observed: &Observed, plan: &mut Plan) {
+fn create(
+    place: &Place<'_>,
+    revision: Option<&Revision>,
+    releases: Releases<'_>,
+    observed: &Observed,
+    plan: &mut Plan,
+) {
     let Some(revision) = revision else { return };
     let ordinal = place.member.ordinal;
     let service = place.service.clone();
@@ -144,8 +193,11 @@ fn create(place: &Place<'_>, revision: Option<&Revision>, observed: &Observed, p
         plan.wake(at);
         return;
     }
+    let replaces = releases.stable.is_some_and(|stable| stable != revision);
     let reason = match (place.serving, observed.history.member(&service, ordinal)) {
         (Some(_), _) => CreateReason::Outdated,
+        (None, None) if replaces => CreateReason::Outdated,
+        (None, Some(past)) if replaces && past.failures == 0 => CreateReason::Outdated,
         (None, Some(past)) if past.restarts > 0 => CreateReason::Replace,
         _ if place.replicas.is_empty() => CreateReason::ScaledUp,
         _ => CreateReason::Replace,
@@ -185,6 +237,13 @@ pub(super) fn drop_replica(
         return;
     }
     let strategy = &service.spec.strategy;
+    if let (true, Some(since)) = (running, replica.health.stopping_since) {
+        // Whoever stops it has the first word; what does not end by that is ended as any other.
+        let overdue_at = since.after(strategy.drain.0 + strategy.termination_grace.0);
+        if overdue_at > observed.now {
+            return plan.wake(overdue_at);
+        }
+    }
     if running {
         match observed.handshake.drain_state(&replica.name, observed.now) {
             DrainState::Drained => {}

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Endpoint, Front, ServiceRouting, Snapshot};
+use super::{Demand, Endpoint, Front, ServiceRouting, Snapshot};
 use crate::ids::{Generation, Ordinal, ServiceName};
 use crate::ring::{RestoreError, Ring};
 use crate::spec::{Balancing, ListenerSpec, Resilience, RouteSpec};
@@ -54,6 +54,9 @@ pub struct PackedService {
     pub ring: RingDigest,
     /// The replicas that get traffic.
     pub endpoints: BTreeMap<Ordinal, Endpoint>,
+    /// What is to be told of its requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub demand: Option<Demand>,
 }
 
 /// Packs one snapshot after another; a ring that stays is written once.
@@ -108,6 +111,7 @@ impl Packer {
                 resilience: routing.resilience.clone(),
                 ring: self.rings[name].1,
                 endpoints: routing.endpoints.clone(),
+                demand: routing.demand,
             };
             services.insert(name.clone(), packed);
         }
@@ -162,6 +166,7 @@ impl Unpacker {
                 resilience: service.resilience.clone(),
                 ring,
                 endpoints: service.endpoints.clone(),
+                demand: service.demand,
             };
             services.insert(name.clone(), Arc::new(routing));
         }
@@ -186,7 +191,7 @@ mod tests {
     use super::*;
     use crate::ids::Attempt;
     use crate::ring::{RingMember, fresh};
-    use crate::snapshot::{EndpointReport, Report};
+    use crate::snapshot::{EndpointReport, Report, ServiceReport};
 
     fn snapshot(names: &[&str], members: u16) -> Snapshot {
         let balancing = Balancing::default();
@@ -209,6 +214,7 @@ mod tests {
                 resilience: Resilience::default(),
                 ring: fresh(&balancing, 3, &members).unwrap(),
                 endpoints: BTreeMap::from([(Ordinal(1), endpoint)]),
+                demand: Some(Demand { hold: None }),
             };
             (name, Arc::new(routing))
         };
@@ -263,10 +269,17 @@ mod tests {
                 name.clone(),
                 EndpointReport { in_flight, requests: 10, failures: 1, ejected, ..EndpointReport::default() },
             )]),
+            services: BTreeMap::from([(
+                name.service.clone(),
+                ServiceReport { waiting: in_flight, responses: 10, hottest_permille: Some(100) },
+            )]),
+            ..Report::default()
         };
         let all =
             Report::together([&report(7, 1, false), &report(5, 2, true), &report(9, 0, false)]).unwrap();
         assert_eq!(all.acknowledged, Generation(5));
+        let told = ServiceReport { waiting: 3, responses: 30, hottest_permille: Some(100) };
+        assert_eq!(all.services[&name.service], told);
         let sum = EndpointReport {
             in_flight: 3,
             requests: 30,

@@ -1,6 +1,6 @@
 //! The default of every field that has one.
 
-use crate::quantity::{Memory, Percent, Span};
+use crate::quantity::{Amount, Memory, Percent, Span};
 
 pub(super) fn default_port() -> u16 {
     5000
@@ -20,6 +20,9 @@ pub(super) fn default_log_files() -> u32 {
 pub(super) fn default_probe_period() -> Span {
     Span::from_millis(1_000)
 }
+pub(super) fn default_probe_jitter() -> Percent {
+    Percent(0)
+}
 pub(super) fn default_probe_timeout() -> Span {
     Span::from_millis(1_000)
 }
@@ -28,6 +31,15 @@ pub(super) fn default_failure_threshold() -> u32 {
 }
 pub(super) fn default_success_threshold() -> u32 {
     1
+}
+pub(super) fn default_max_surge() -> Amount {
+    Amount::Share(Percent(25))
+}
+pub(super) fn default_max_unavailable() -> Amount {
+    Amount::Count(0)
+}
+pub(super) fn default_min_ready() -> Span {
+    Span::from_millis(0)
 }
 pub(super) fn default_drain() -> Span {
     Span::from_millis(30_000)
@@ -70,4 +82,22 @@ pub(super) fn default_slots() -> u32 {
 }
 pub(super) fn default_virtual_servers() -> u32 {
     9
+}
+pub(super) fn default_min_replicas() -> u32 {
+    1
+}
+pub(super) fn default_scale_up_window() -> Span {
+    Span::from_millis(0)
+}
+pub(super) fn default_scale_down_window() -> Span {
+    Span::from_millis(300_000)
+}
+pub(super) fn default_idle_after() -> Span {
+    Span::from_millis(300_000)
+}
+pub(super) fn default_max_held() -> u32 {
+    1_000
+}
+pub(super) fn default_hold_timeout() -> Span {
+    Span::from_millis(30_000)
 }

@@ -1,10 +1,13 @@
 //! The status of one replica: its phase, why it is in it, and what the data plane knows of it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::failed;
 use crate::Timestamp;
 use crate::desired::DesiredService;
+use crate::handshake::DrainState;
 use crate::ids::{Ordinal, ServiceName};
 use crate::observed::{Observed, Pending, Replica, ReplicaState};
 use crate::plan::Plan;
@@ -50,6 +53,33 @@ pub struct ReplicaStatus {
     /// How long it takes until its responses begin; none before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
+    /// When it is stopped at the latest, while requests or streams are in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until: Option<Timestamp>,
+    /// When its place is filled again, while that waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+    /// The last failure in its place; none once a replica has proven stable there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureStatus>,
+}
+
+/// How a member's place failed last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureStatus {
+    /// Failures in a row.
+    pub in_a_row: u32,
+    /// When the last one was.
+    pub at: Timestamp,
+    /// Why, for people.
+    pub why: String,
+    /// The exit code, if one is known: 128 + n after signal n.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The last lines that the failed replica wrote; empty if there are none.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub output: Arc<str>,
 }
 
 /// Where a replica is on its way, in one word.
@@ -118,10 +148,46 @@ pub(super) fn replica_statuses(
             ejected: endpoint.ejected,
             circuit: endpoint.circuit,
             latency: endpoint.latency,
+            drain_until: drain_until(replica, service, observed, plan),
+            retry_at: None,
+            failure: None,
         });
     }
     all.sort_by(|a, b| (a.ordinal, &a.created_at).cmp(&(b.ordinal, &b.created_at)));
+    tell_failures(name, &mut all, observed);
     all
+}
+
+/// The failure of a place is told by its waiting row, or by its newest replica. The rows are in order.
+fn tell_failures(name: &ServiceName, all: &mut [ReplicaStatus], observed: &Observed) {
+    for place in all.chunk_by_mut(|a, b| a.ordinal == b.ordinal) {
+        let Some(first) = place.first() else { continue };
+        let past = observed.history.member(name, first.ordinal).filter(|past| past.failures > 0);
+        let Some(past) = past else { continue };
+        let teller = place.iter().position(|row| row.id.is_none()).unwrap_or(place.len() - 1);
+        place[teller].failure = Some(FailureStatus {
+            in_a_row: past.failures,
+            at: past.failed_at,
+            why: past.last_failure.clone().unwrap_or_default(),
+            exit_code: past.last_exit,
+            output: past.last_output.clone().unwrap_or_default(),
+        });
+    }
+}
+
+fn drain_until(
+    replica: &Replica,
+    service: &DesiredService,
+    observed: &Observed,
+    plan: &Plan,
+) -> Option<Timestamp> {
+    plan.draining.get(&replica.name)?;
+    match observed.handshake.drain_state(&replica.name, observed.now) {
+        DrainState::Draining { since, .. } if replica.pending.is_none() => {
+            Some(since.after(service.spec.strategy.drain.0))
+        }
+        _ => None,
+    }
 }
 
 fn restarts(name: &ServiceName, ordinal: Ordinal, observed: &Observed) -> u32 {
@@ -137,12 +203,9 @@ fn empty_place(
 ) -> ReplicaStatus {
     let past = observed.history.member(name, ordinal);
     let last = past.and_then(|past| past.last_failure.as_deref());
-    let (phase, message) = match plan.backing_off.get(&(name.clone(), ordinal)) {
-        Some(at) => {
-            let wait = at.since(observed.now).as_secs_f64();
-            let failed = past.map(failed).unwrap_or_default();
-            (Phase::CrashLoopBackOff, format!("{failed}; next try in {wait:.1} s"))
-        }
+    let retry_at = plan.backing_off.get(&(name.clone(), ordinal)).copied();
+    let (phase, message) = match retry_at {
+        Some(_) => (Phase::CrashLoopBackOff, past.map(failed).unwrap_or_default()),
         None => match observed.revisions.get(name) {
             Some(Err(error)) => (Phase::Pending, error.clone()),
             _ => (Phase::Pending, last.map_or(String::new(), |last| format!("last failure: {last}"))),
@@ -166,6 +229,9 @@ fn empty_place(
         ejected: false,
         circuit: None,
         latency: None,
+        drain_until: None,
+        retry_at,
+        failure: None,
     }
 }
 
@@ -179,12 +245,15 @@ fn phase(replica: &Replica, observed: &Observed, plan: &Plan) -> (Phase, String)
     }
     if let Some(reason) = plan.draining.get(&replica.name) {
         let in_flight = observed.handshake.endpoint(&replica.name).in_flight;
-        return (Phase::Draining, format!("{reason}, {in_flight} in flight"));
+        return (Phase::Draining, format!("{reason}: {in_flight} in flight"));
     }
     let failure = || replica.health.last_failure.clone().unwrap_or_default();
     match replica.state {
         ReplicaState::Paused => (Phase::Paused, "somebody paused it".to_owned()),
         ReplicaState::Created => (Phase::Starting, String::new()),
+        _ if plan.standby.contains(&replica.name) => {
+            (Phase::Ready, "stands by until its successor has proven itself".to_owned())
+        }
         _ if replica.is_ready() => {
             let circuit = observed.handshake.endpoint(&replica.name).circuit;
             (Phase::Ready, circuit.map_or(String::new(), |circuit| circuit.to_string()))

@@ -48,6 +48,9 @@ fn fixture(image: &str, service: &str) -> Fixture {
         cannot_start: template(json!({ "image": image, "command": ["/no-such-program"] })),
         missing: template(json!({ "image": "ringmaster/no-such-image:none", "pullPolicy": "never" })),
         missing_kind: ErrorKind::ImageMissing,
+        asks: ["/ringmaster-replica", "check"].map(str::to_owned).to_vec(),
+        fails: ["/ringmaster-replica", "--no-such-argument"].map(str::to_owned).to_vec(),
+        sees_signals: true,
         deadline: Duration::from_secs(60),
     }
 }

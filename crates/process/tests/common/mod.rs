@@ -101,6 +101,9 @@ fn fixture(folder: &Path) -> Fixture {
         cannot_start: template(&[broken_program(folder).to_str().unwrap()]),
         missing: template(&["no-such-program-anywhere"]),
         missing_kind: ErrorKind::Invalid,
+        asks: ["ringmaster", "check"].map(str::to_owned).to_vec(),
+        fails: ["ringmaster", "--no-such-argument"].map(str::to_owned).to_vec(),
+        sees_signals: false,
         deadline: Duration::from_secs(30),
     }
 }

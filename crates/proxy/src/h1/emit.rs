@@ -3,6 +3,8 @@
 //! Every message is written anew from what was understood of it: nothing of a line that was only tolerated gets further.
 //! The fields that go on keep their order, their spelling and their repeats.
 
+use std::ops::Range;
+
 use super::bytes::{is_token, list};
 use super::field::Name;
 use super::framing::Framing;
@@ -54,28 +56,32 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     if !has(head, Name::Host) {
         line(out, b"Host", request.host.map_or(parts.default_host.as_bytes(), |host| host.of(buffer)));
     }
+    let mut kept = Kept::new(buffer);
     for field in &head.fields {
         match field.kind {
             Name::Other | Name::Cookie | Name::Date | Name::IdempotencyKey
                 if request.names_fields && is_named(head, buffer, field) => {}
-            Name::Other | Name::Cookie | Name::Date | Name::IdempotencyKey => {
-                line(out, field.name.of(buffer), field.value.of(buffer));
-            }
-            Name::Host => {
-                let host = request.host.unwrap_or(field.value);
-                line(out, field.name.of(buffer), host.of(buffer));
-            }
-            Name::MaxForwards => match request.max_forwards {
-                Some(left) => number_line(out, b"Max-Forwards: ", left.saturating_sub(1)),
-                None => line(out, field.name.of(buffer), field.value.of(buffer)),
+            Name::Other | Name::Cookie | Name::Date | Name::IdempotencyKey => kept.line(out, field),
+            Name::Host => match request.host {
+                Some(host) if host != field.value => {
+                    kept.end(out);
+                    line(out, field.name.of(buffer), host.of(buffer));
+                }
+                _ => kept.line(out, field),
             },
-            Name::XForwardedPort if forwarding.trusted => {
-                line(out, field.name.of(buffer), field.value.of(buffer));
-            }
+            Name::MaxForwards => match request.max_forwards {
+                Some(left) => {
+                    kept.end(out);
+                    number_line(out, b"Max-Forwards: ", left.saturating_sub(1));
+                }
+                None => kept.line(out, field),
+            },
+            Name::XForwardedPort if forwarding.trusted => kept.line(out, field),
             // What is of one hop, what is written below, and what only we may say.
             _ => {}
         }
     }
+    kept.end(out);
     forwarded(out, parts);
     out.extend_from_slice(if request.minor == 1 { VIA } else { VIA_1_0 });
     match request.framing {
@@ -98,9 +104,10 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
 fn forwarded(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     let RequestParts { request, head, buffer, forwarding, .. } = *parts;
     let client = forwarding.client.as_bytes();
-    let believed = |kind| head.of(kind).filter(|_| forwarding.trusted).last().map(|span| span.of(buffer));
+    let of = |kind| forwarding.trusted.then(|| head.of(kind)).into_iter().flatten();
+    let believed = |kind| of(kind).last().map(|span| span.of(buffer));
     let before = |out: &mut Vec<u8>, kind| {
-        for value in head.of(kind).filter(|value| forwarding.trusted && !value.is_empty()) {
+        for value in of(kind).filter(|value| !value.is_empty()) {
             out.extend_from_slice(value.of(buffer));
             out.extend_from_slice(b", ");
         }
@@ -165,13 +172,15 @@ pub(crate) enum Persistence {
 pub(crate) fn response(out: &mut Vec<u8>, parts: &ResponseParts<'_>) {
     let ResponseParts { response, head, buffer, .. } = *parts;
     status_line(out, response.status, response.reason.of(buffer));
+    let mut kept = Kept::new(buffer);
     for field in &head.fields {
         let is_named = response.names_fields && field.kind != Name::Date && is_named(head, buffer, field);
         let stays = !field.kind.is_hop_by_hop() && !is_named;
         if stays {
-            line(out, field.name.of(buffer), field.value.of(buffer));
+            kept.line(out, field);
         }
     }
+    kept.end(out);
     if response.is_interim() {
         out.extend_from_slice(b"\r\n");
         return;
@@ -228,6 +237,40 @@ pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Fields that go on as they are. Where one stands in the buffer as it would be written, and the next right behind it, they
+/// are copied together.
+struct Kept<'a> {
+    buffer: &'a [u8],
+    copied: Range<usize>,
+}
+
+impl<'a> Kept<'a> {
+    fn new(buffer: &'a [u8]) -> Kept<'a> {
+        Kept { buffer, copied: 0..0 }
+    }
+
+    /// The next field.
+    fn line(&mut self, out: &mut Vec<u8>, field: &Field) {
+        let (name, value) = (field.name, field.value);
+        let is_as_written = self.buffer.get(name.end()..value.start()) == Some(b": ")
+            && self.buffer.get(value.end()..value.end() + 2) == Some(b"\r\n");
+        if !is_as_written {
+            self.end(out);
+            return line(out, name.of(self.buffer), value.of(self.buffer));
+        }
+        if name.start() != self.copied.end {
+            self.end(out);
+            self.copied.start = name.start();
+        }
+        self.copied.end = value.end() + 2;
+    }
+
+    /// Writes what has come so far.
+    fn end(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.buffer[std::mem::take(&mut self.copied)]);
+    }
 }
 
 /// Writes a whole chunk; an empty one would be the last.

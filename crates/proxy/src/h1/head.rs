@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::bytes::{can_begin, is_field_value, is_token, trim};
+use super::bytes::{can_begin, is_field_value, token_len, trim};
 use super::field::Name;
 
 /// Longest first line, with its end.
@@ -199,13 +199,15 @@ impl Head {
         if matches!(line[0], b' ' | b'\t') {
             return malformed(Defect::Folded);
         }
-        let Some(colon) = memchr::memchr(b':', line) else { return malformed(Defect::NoColon) };
-        let name = match side {
-            Side::Request => &line[..colon],
-            Side::Response => trim(&line[..colon]),
+        let name = &line[..token_len(line)];
+        let blanks = match side {
+            Side::Request => 0,
+            Side::Response => blanks(&line[name.len()..]),
         };
-        if !is_token(name) {
-            return malformed(Defect::FieldName);
+        let colon = name.len() + blanks;
+        if name.is_empty() || line.get(colon) != Some(&b':') {
+            let has_colon = memchr::memchr(b':', line).is_some();
+            return malformed(if has_colon { Defect::FieldName } else { Defect::NoColon });
         }
         let after = &line[colon + 1..];
         let value = trim(after);
@@ -215,8 +217,7 @@ impl Head {
         if self.fields.len() >= FIELDS_MAX {
             return Err(HeadError::FieldsTooLarge);
         }
-        let blanks = after.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        let value_start = start + colon + 1 + if value.is_empty() { 0 } else { blanks };
+        let value_start = start + colon + 1 + if value.is_empty() { 0 } else { self::blanks(after) };
         self.fields.push(Field {
             kind: Name::of(name),
             name: Span::new(start..start + name.len()),
@@ -229,6 +230,11 @@ impl Head {
         let large = end - self.fields_start > FIELDS_BYTES_MAX;
         if large { Err(HeadError::FieldsTooLarge) } else { Ok(()) }
     }
+}
+
+/// How many blanks and tabs it begins with.
+fn blanks(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
 }
 
 #[cfg(test)]

@@ -93,5 +93,6 @@ fn service(origin: SocketAddr) -> ServiceRouting {
         resilience: Resilience::default(),
         ring,
         endpoints: [(Ordinal(0), endpoint)].into(),
+        demand: None,
     }
 }

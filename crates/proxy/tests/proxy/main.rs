@@ -12,6 +12,7 @@ mod drain;
 mod ejection;
 mod framing;
 mod hedging;
+mod hold;
 mod keys;
 mod limits;
 mod listeners;

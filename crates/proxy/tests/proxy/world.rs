@@ -54,6 +54,7 @@ pub(crate) fn service(service: &str, members: u16, endpoints: &[(u16, u32, Socke
         resilience: Resilience::default(),
         ring,
         endpoints: endpoints.iter().map(endpoint).collect(),
+        demand: None,
     }
 }
 

@@ -17,19 +17,66 @@ pub(crate) enum Rollout {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Wait until a rollout is complete; exits 1 when it fails or is rolled back.
+    #[command(
+        after_help = "Examples:\n  ringmaster rollout status web\n  ringmaster rollout status web --no-wait\n\n\
+                            A canary that waits for its promotion ends the waiting, with exit code 0."
+    )]
+    Status(RolloutStatus),
+    /// Replace no further replica until it is resumed; what has begun is finished.
+    #[command(after_help = "Example:\n  ringmaster rollout pause web")]
+    Pause {
+        /// The service.
+        service: String,
+    },
+    /// Let a paused rollout go on.
+    #[command(after_help = "Example:\n  ringmaster rollout resume web")]
+    Resume(Decision),
+    /// The canary is good: replace the other replicas too.
+    #[command(after_help = "Example:\n  ringmaster rollout promote web")]
+    Promote(Decision),
+    /// Replace every replica by another of the same template.
+    #[command(after_help = "Example:\n  ringmaster rollout restart web")]
+    Restart(Decision),
     /// Go back to an earlier template. Only the template changes: the count, balancing and the rest stay.
     #[command(
         after_help = "Examples:\n  ringmaster rollout undo web\n  ringmaster rollout undo web --to-revision 3\n\n\
+                            In the middle of a rollout it goes back to where that began, and ends a pause. Only what was ready as a whole can be \
+                            gone back to.\n\
                             The next `apply` of a file with another template goes forward again: change the file too."
     )]
     Undo(Undo),
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct RolloutStatus {
+    /// The service.
+    pub(crate) service: String,
+    /// Tell how far it is, and end; exits 1 only if it was rolled back.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Decision {
+    /// The service.
+    pub(crate) service: String,
+    /// Do not wait until it is so.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Undo {
     /// The service.
     pub(crate) service: String,
-    /// The revision to go back to [default: the template before the one in force].
+    /// The revision to go back to [default: the last one before the one in force that was ready].
     #[arg(long, value_name = "N")]
     pub(crate) to_revision: Option<u64>,
     /// Do not wait until it is so.

@@ -11,7 +11,13 @@ use crate::output::out;
 pub(super) async fn run(client: &Client, options: &Apply) -> anyhow::Result<()> {
     let files = read_manifests(&options.files)?;
     parse(&files)?;
-    let request = ApplyRequest { files, prune: options.prune, dry_run: false, max_move: options.max_move };
+    let request = ApplyRequest {
+        files,
+        prune: options.prune,
+        dry_run: false,
+        max_move: options.max_move,
+        force: options.force,
+    };
     let response = client.apply(&request).await?;
     for service in &response.services {
         let what = match service.change {
@@ -37,6 +43,9 @@ pub(super) async fn run(client: &Client, options: &Apply) -> anyhow::Result<()> 
     for service in client.overview().await?.services {
         if let (Some(status), true) = (&service.status, named(false).contains(&service.name)) {
             out(&format!("service/{} {} of {} replicas ready", service.name, status.ready, status.replicas))?;
+            if let Some(told) = wait::held(&service) {
+                out(&format!("service/{told}"))?;
+            }
         }
     }
     Ok(())

@@ -19,7 +19,9 @@ const REQUESTS_MIN: u64 = 20;
 pub(super) async fn run(client: &Client, options: &Diff) -> anyhow::Result<ExitCode> {
     let files = read_manifests(&options.files)?;
     parse(&files)?;
-    let request = ApplyRequest { files, prune: options.prune, dry_run: true, max_move: None };
+    // What is under way forbids an apply, and does not keep anybody from looking.
+    let request =
+        ApplyRequest { files, prune: options.prune, dry_run: true, force: true, ..ApplyRequest::default() };
     let response = client.apply(&request).await?;
     for service in response.services.iter().filter(|service| service.change != Change::Unchanged) {
         let yaml = |spec: &Option<ServiceSpec>| {

@@ -149,11 +149,21 @@ pub(super) fn replica_table(list: &[ReplicaStatus], now: Timestamp, wide: bool) 
             cells.push(member.engine_name.clone().unwrap_or_else(dash));
             // The message says why it is out; when is told here, because it changes with every look.
             let circuit = member.circuit.filter(|_| member.phase == Phase::Ready);
-            cells.push(circuit.map_or_else(|| member.message.clone(), |circuit| left_out(circuit, now)));
+            cells.push(circuit.map_or_else(|| message(member, now), |circuit| left_out(circuit, now)));
         }
         cells
     });
     table(&header, rows.collect())
+}
+
+/// Why it is as it is, and how long that takes at most: the time is told here, because it changes with every look.
+fn message(member: &ReplicaStatus, now: Timestamp) -> String {
+    let text = &member.message;
+    match (member.drain_until, member.retry_at) {
+        (Some(until), _) => format!("{text}, {} left", age(now, until)),
+        (None, Some(at)) => format!("{text}; next attempt in {}", age(now, at)),
+        (None, None) => text.clone(),
+    }
 }
 
 fn phase(phase: Phase) -> &'static str {

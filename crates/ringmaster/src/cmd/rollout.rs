@@ -1,11 +1,11 @@
-//! `rollout`: the templates that a service has had, and back to one of them.
+//! `rollout`: how far it is, what people decide about it, the templates that a service has had, and back to one of them.
 
 use ringmaster_client::Client;
-use ringmaster_core::Generation;
-use ringmaster_core::api::RevisionList;
+use ringmaster_core::api::{RevisionList, RolloutAction};
+use ringmaster_core::{Generation, ServiceName};
 
 use super::{service_name, wait};
-use crate::cli::{Output, Rollout, Undo};
+use crate::cli::{Decision, Output, Rollout, RolloutStatus, Undo};
 use crate::output::{age, out, table};
 
 pub(super) async fn run(client: &Client, what: Rollout) -> anyhow::Result<()> {
@@ -14,7 +14,58 @@ pub(super) async fn run(client: &Client, what: Rollout) -> anyhow::Result<()> {
             print(&client.revisions(&service_name(&service)?).await?, output)
         }
         Rollout::Undo(options) => undo(client, &options).await,
+        Rollout::Status(options) => status(client, &options).await,
+        Rollout::Pause { service } => {
+            let name = service_name(&service)?;
+            client.rollout(&name, RolloutAction::Pause).await?;
+            Ok(out(&format!("service/{name} paused"))?)
+        }
+        Rollout::Resume(options) => decide(client, &options, RolloutAction::Resume, "resumed").await,
+        Rollout::Promote(options) => decide(client, &options, RolloutAction::Promote, "promoted").await,
+        Rollout::Restart(options) => decide(client, &options, RolloutAction::Restart, "restarted").await,
     }
+}
+
+async fn decide(
+    client: &Client,
+    options: &Decision,
+    action: RolloutAction,
+    done: &str,
+) -> anyhow::Result<()> {
+    let name = service_name(&options.service)?;
+    let generation = client.rollout(&name, action).await?.generation;
+    if !options.no_wait {
+        wait::until_converged(client, std::slice::from_ref(&name), generation, options.timeout).await?;
+    }
+    out(&format!("service/{name} {done}"))?;
+    tell_held(client, &name).await
+}
+
+async fn tell_held(client: &Client, name: &ServiceName) -> anyhow::Result<()> {
+    match wait::held(&client.service(name).await?) {
+        Some(told) => Ok(out(&format!("service/{told}"))?),
+        None => Ok(()),
+    }
+}
+
+async fn status(client: &Client, options: &RolloutStatus) -> anyhow::Result<()> {
+    let name = service_name(&options.service)?;
+    if !options.no_wait {
+        wait::until_rolled_out(client, &name, options.timeout).await?;
+    }
+    let service = client.service(&name).await?;
+    let Some(status) = &service.status else {
+        anyhow::bail!("service/{name}: the controller has not looked at it yet: try again");
+    };
+    let rollout = &status.rollout;
+    if let Some(failed) = &rollout.failed {
+        anyhow::bail!("{}", wait::rolled_back(&name, failed));
+    }
+    let stage = rollout.stage.as_str();
+    let counts =
+        format!("{} of {} updated, {} available", rollout.updated, status.replicas, rollout.available);
+    out(&format!("service/{name} {stage}: {counts}, revision {}", rollout.since))?;
+    tell_held(client, &name).await
 }
 
 async fn undo(client: &Client, options: &Undo) -> anyhow::Result<()> {
@@ -40,6 +91,7 @@ fn print(list: &RevisionList, output: Output) -> anyhow::Result<()> {
         let note = match revision.revision {
             _ if revision.current => "current",
             number if Some(number) == list.previous => "undo goes here",
+            _ if revision.ready == Some(false) => "never ready",
             _ => "",
         };
         vec![

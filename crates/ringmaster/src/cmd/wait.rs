@@ -8,6 +8,8 @@ use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use ringmaster_client::Client;
 use ringmaster_core::api::{Overview, ServiceView};
+use ringmaster_core::rollout::{FailedRelease, Stage};
+use ringmaster_core::spec::Rollback;
 use ringmaster_core::status::{ConditionKind, Phase};
 use ringmaster_core::{Generation, Reason, ServiceName};
 use tokio::time::Instant;
@@ -46,6 +48,52 @@ pub(crate) async fn until_converged(
     .await
 }
 
+/// Waits until the rollout of a service is complete, or its canary waits for promotion.
+pub(crate) async fn until_rolled_out(
+    client: &Client,
+    name: &ServiceName,
+    timeout: Duration,
+) -> anyhow::Result<()> {
+    // Whoever names no service of ours is told so at once.
+    let asked = client.service(name).await?;
+    watch(client, timeout, |overview| {
+        let Some(service) = overview.services.iter().find(|service| service.name == *name) else {
+            return Progress::Failed(format!("service/{name} was deleted meanwhile"));
+        };
+        let stage = service.status.as_ref().map(|status| status.rollout.stage);
+        match progress(service, overview, asked.generation) {
+            // Somebody may let it go on.
+            Progress::Done if stage == Some(Stage::Paused) => {
+                Progress::Waiting(held(service).unwrap_or_default())
+            }
+            seen => seen,
+        }
+    })
+    .await
+}
+
+/// What a service's rollout waits for, if only a person can let it go on; begins with the service's name.
+pub(crate) fn held(service: &ServiceView) -> Option<String> {
+    let (name, status) = (&service.name, service.status.as_ref()?);
+    let counts = format!("{} of {} replicas updated", status.rollout.available, status.replicas);
+    match status.rollout.stage {
+        Stage::Paused => {
+            Some(format!("{name} paused with {counts}: `ringmaster rollout resume {name}` goes on"))
+        }
+        Stage::AwaitingPromotion => Some(format!(
+            "{name} canary ready, {counts}: `ringmaster rollout promote {name}` goes on, `ringmaster rollout undo {name}` \
+             goes back"
+        )),
+        Stage::Complete | Stage::Progressing | Stage::Unknown => None,
+    }
+}
+
+/// That a release was given up, and why.
+pub(crate) fn rolled_back(name: &ServiceName, failed: &FailedRelease) -> String {
+    let FailedRelease { generation, back_to, why, .. } = failed;
+    format!("service/{name}: revision {generation} was rolled back to revision {back_to}: {why}")
+}
+
 /// Waits until these services are gone.
 pub(crate) async fn until_gone(
     client: &Client,
@@ -81,14 +129,23 @@ fn progress(service: &ServiceView, overview: &Overview, generation: Generation) 
             engine.unwrap_or_default()
         ));
     };
-    if status.is_converged() {
+    // What was asked for, or what it was followed by, was given up.
+    if let Some(failed) = status.rollout.failed.as_ref().filter(|failed| failed.given_up_in >= generation) {
+        return Progress::Failed(rolled_back(name, failed));
+    }
+    if status.is_converged() || (status.rollout.stage.is_held() && status.ready == status.replicas) {
         return Progress::Done;
     }
     let degraded = status.condition(ConditionKind::Degraded).filter(|condition| condition.status);
     if let Some(condition) = degraded {
         // An engine that is away may come back, and a replica may need a few tries until what it depends on is
         // there; a missing image or a loop that goes on will not mend without somebody.
+        let stable = status.rollout.stable.as_ref().map(|stable| &stable.revision);
+        let goes_back = service.spec.strategy.rollback == Rollback::Auto
+            && stable.is_some_and(|stable| status.revision.as_ref() != Some(stable));
         let lasting = match condition.reason {
+            // It is about to be rolled back, and that tells more.
+            Reason::ProgressDeadlineExceeded | Reason::CrashLoopBackOff if goes_back => false,
             Reason::TemplateUnresolved | Reason::ProgressDeadlineExceeded => true,
             Reason::CrashLoopBackOff => overview.now.since(condition.since) >= CRASH_LOOP_PATIENCE,
             _ => false,

@@ -123,6 +123,7 @@ fn routing(name: &ServiceName, spec: ServiceSpec, hosts: &[String]) -> anyhow::R
         resilience: spec.resilience,
         ring: ring.map_err(|error| refused(&error))?,
         endpoints,
+        demand: None,
     })
 }
 

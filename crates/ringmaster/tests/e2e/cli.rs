@@ -29,6 +29,7 @@ async fn verbs_without_a_daemon_work_without_one() {
         "events",
         "kill",
         "validate",
+        "simulate",
         "serve",
         "top",
         "log-level",
@@ -38,6 +39,19 @@ async fn verbs_without_a_daemon_work_without_one() {
     }
     let (code, _, err) = cli(nobody, &["aply"]).await;
     assert!(code == Some(2) && err.contains("apply"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_is_simulated_without_a_daemon() {
+    let _shared = shared().await;
+    let nobody = free_address();
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/replicas.yaml");
+    let (code, out, err) = cli(nobody, &["simulate", "-f", manifest, "--seeds", "5"]).await;
+    assert!(code == Some(0) && out.contains("S6 drain") && out.contains("these promises hold"), "{out}{err}");
+    let (code, out, _) = cli(nobody, &["simulate", "--seed", "7", "--faults", "killed"]).await;
+    assert!(code == Some(0) && out.starts_with("SEED=7 ") && out.contains("FAULT killed"), "{out}");
+    let (code, _, err) = cli(nobody, &["simulate", "--faults", "kiled"]).await;
+    assert!(code == Some(2) && err.contains("is no fault"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,6 +59,8 @@ pub(crate) struct Setup {
     pub(crate) extra: Vec<String>,
     pub(crate) log_level: &'static str,
     pub(crate) faults: bool,
+    /// A command that runs the daemon in its own place, such as `setpriv`.
+    pub(crate) through: &'static [&'static str],
 }
 
 /// A running daemon.
@@ -114,6 +116,7 @@ impl Setup {
             extra: Vec::new(),
             log_level: "info",
             faults: true,
+            through: &[],
         };
         (setup, folder)
     }
@@ -125,8 +128,10 @@ impl Setup {
 
     /// The command line of `serve`.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmaster"));
+        let mut words = self.through.iter().copied().chain([env!("CARGO_BIN_EXE_ringmaster")]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
             .env("RUST_LOG", self.log_level)
             .env_remove("RINGMASTER_ADMIN")
             .args([
@@ -236,7 +241,7 @@ impl Daemon {
         text: &str,
     ) -> Result<ApplyResponse, ringmaster_client::ClientError> {
         let files = vec![ManifestFile { file: "test.yaml".to_owned(), text: text.to_owned() }];
-        self.client.apply(&ApplyRequest { files, prune: false, dry_run: false, max_move: None }).await
+        self.client.apply(&ApplyRequest { files, ..ApplyRequest::default() }).await
     }
 
     /// Applies and waits until it is so.
@@ -290,7 +295,12 @@ impl Daemon {
 
     /// Awaits an event with this reason whose message contains a text.
     pub(crate) async fn event(&self, reason: &str, contains: &str) {
-        let deadline = Instant::now() + SOON;
+        self.event_within(reason, contains, SOON).await;
+    }
+
+    /// As [`Daemon::event`], within another time.
+    pub(crate) async fn event_within(&self, reason: &str, contains: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
         loop {
             let events = self.client.events(0).await.map(|list| list.events).unwrap_or_default();
             if events.iter().any(|e| e.reason.as_str() == reason && e.message.contains(contains)) {

@@ -1,10 +1,17 @@
-//! The engine is away, goes away, or loses events.
+//! The engine is away, goes away, loses events, refuses, lies, answers late or not at all.
 
+pub(crate) mod bed;
+mod calls;
+mod lists;
+mod replicas;
+
+use bollard::Docker;
+use bollard::query_parameters::KillContainerOptionsBuilder;
 use ringmaster_core::Reason;
 use ringmaster_core::status::ConditionKind;
 
 use crate::common::{Daemon, On, Setup, docker_or_skip, shared};
-use crate::engine_proxy::EngineProxy;
+use crate::engine_proxy::{EngineProxy, EventFault};
 use crate::load::Load;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +56,7 @@ async fn a_cut_socket_leaves_traffic_alone_and_is_recovered_from() {
         return;
     };
     let (setup, folder) = Setup::new(on);
-    let proxy = EngineProxy::start(&folder.path().join("engine.sock"), false);
+    let proxy = EngineProxy::start(&folder.path().join("engine.sock"));
     let daemon = Daemon::with(setup.with(&["--docker-socket", proxy.path.to_str().unwrap()])).await;
     daemon.apply_and_converge(&daemon.web, &daemon.manifest(&daemon.web, 2, "")).await;
     let mut load = Load::start(daemon.setup.listen, 100);
@@ -77,7 +84,8 @@ async fn lost_events_are_made_up_for_by_probes_and_lists() {
     let _shared = shared().await;
     let Some(on) = docker_or_skip("lost_events_are_made_up_for_by_probes_and_lists").await else { return };
     let (setup, folder) = Setup::new(on);
-    let proxy = EngineProxy::start(&folder.path().join("engine.sock"), true);
+    let proxy = EngineProxy::start(&folder.path().join("engine.sock"));
+    proxy.events(EventFault::Lost);
     let daemon = Daemon::with(setup.with(&["--docker-socket", proxy.path.to_str().unwrap()])).await;
     daemon.apply_and_converge(&daemon.web, &daemon.manifest(&daemon.web, 2, "")).await;
     daemon.client.fault(&format!("{}-1", daemon.web), "KILL").await.unwrap();
@@ -86,4 +94,10 @@ async fn lost_events_are_made_up_for_by_probes_and_lists() {
     daemon
         .until(&daemon.web, "replaced", |status| status.ready == 2 && status.members.iter().any(replaced))
         .await;
+}
+
+/// Sends a signal that changes nothing: the engine tells of it.
+async fn cont(docker: &Docker, container: &str) {
+    let options = KillContainerOptionsBuilder::new().signal("CONT").build();
+    docker.kill_container(container, Some(options)).await.unwrap();
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bollard::Docker;
-use bollard::models::{ContainerConfig, ContainerCreateBody};
+use bollard::models::{ContainerConfig, ContainerCreateBody, NetworkDisconnectRequest};
 use bollard::query_parameters::{
     CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptions,
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, RenameContainerOptionsBuilder,
@@ -107,6 +107,19 @@ async fn a_paused_replica_is_resumed_and_a_renamed_one_gets_its_name_back() {
         .map(|e| e.count)
         .sum::<u32>();
     assert_eq!(repairs, 2, "each is repaired once: {}", daemon.events_text().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_replica_is_attached_again() {
+    let _shared = shared().await;
+    let Some((docker, daemon, service)) = started("a_detached_replica_is_attached_again", 2).await else {
+        return;
+    };
+    let container = format!("{service}-1-0");
+    let request = NetworkDisconnectRequest { container: container.clone(), force: None };
+    docker.disconnect_network(&daemon.setup.instance, request).await.unwrap();
+    daemon.event("Repairing", "detached").await;
+    daemon.until(&service, "attached", |status| status.is_converged() && ready_as(status, &container)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

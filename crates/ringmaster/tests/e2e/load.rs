@@ -26,6 +26,8 @@ pub(crate) struct Outcome {
     pub(crate) slowest: Duration,
     /// Of each request: when it was due, after the start, and how long it took from then on.
     pub(crate) times: Vec<(Duration, Duration)>,
+    /// What was answered to which request, counted from 0.
+    pub(crate) log: BTreeMap<u64, String>,
     /// Answers by body.
     pub(crate) answers: BTreeMap<String, usize>,
 }
@@ -33,6 +35,15 @@ pub(crate) struct Outcome {
 impl Load {
     /// `rate` GETs of `/home` a second over kept-alive connections.
     pub(crate) fn start(target: SocketAddr, rate: u32) -> Load {
+        let url = format!("http://{target}/home");
+        Load::of(rate, move |client, _| client.get(&url))
+    }
+
+    /// `rate` requests a second over kept-alive connections, each made from its number.
+    pub(crate) fn of(
+        rate: u32,
+        make: impl Fn(&reqwest::Client, u64) -> reqwest::RequestBuilder + Send + 'static,
+    ) -> Load {
         let (stop, mut stopped) = oneshot::channel();
         let (count, answered) = watch::channel(0);
         let count = Arc::new(count);
@@ -40,7 +51,7 @@ impl Load {
         let done = tokio::spawn(async move {
             let client =
                 reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-            let url = format!("http://{target}/home");
+            let mut number = 0;
             let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
             let (results, mut ended) = mpsc::unbounded_channel();
@@ -49,25 +60,29 @@ impl Load {
                     biased;
                     _ = &mut stopped => break,
                     intended = ticks.tick() => {
-                        let (client, url, results) = (client.clone(), url.clone(), results.clone());
-                        let count = Arc::clone(&count);
+                        let (request, results) = (make(&client, number), results.clone());
+                        let (this, count) = (number, Arc::clone(&count));
+                        number += 1;
                         tokio::spawn(async move {
-                            let answer = request(&client, &url).await;
+                            let answer = ask(request).await;
                             count.send_modify(|count| *count += 1);
                             // The receiver outlives all senders.
-                            drop(results.send((intended - started, intended.elapsed(), answer)));
+                            drop(results.send((this, intended - started, intended.elapsed(), answer)));
                         });
                     }
                 }
             }
             drop(results);
             let mut outcome = Outcome::default();
-            while let Some((sent, took, answer)) = ended.recv().await {
+            while let Some((number, sent, took, answer)) = ended.recv().await {
                 outcome.total += 1;
                 outcome.slowest = outcome.slowest.max(took);
                 outcome.times.push((sent, took));
                 match answer {
-                    Ok(body) => *outcome.answers.entry(body).or_default() += 1,
+                    Ok(body) => {
+                        *outcome.answers.entry(body.clone()).or_default() += 1;
+                        outcome.log.insert(number, body);
+                    }
                     Err(why) => outcome.failed.push((sent, why)),
                 }
             }
@@ -89,8 +104,8 @@ impl Load {
     }
 }
 
-async fn request(client: &reqwest::Client, url: &str) -> Result<String, String> {
-    let response = client.get(url).send().await.map_err(|error| format!("{error:?}"))?;
+async fn ask(request: reqwest::RequestBuilder) -> Result<String, String> {
+    let response = request.send().await.map_err(|error| format!("{error:?}"))?;
     let status = response.status();
     let body = response.text().await.map_err(|error| format!("{error:?}"))?;
     if status.is_success() { Ok(body) } else { Err(format!("{status}: {body}")) }

@@ -52,3 +52,52 @@ async fn a_connection_that_is_accepted_is_enough_for_a_tcp_probe() {
     daemon.apply_and_converge("web", &format!("{}{tcp}", &manifest[..at])).await;
     assert_eq!(daemon.get("/home").await.0, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_sees_the_replicas_environment_gates_its_traffic() {
+    let _shared = shared().await;
+    let daemon = Daemon::start(On::Process).await;
+    let folder = tempfile::tempdir().unwrap();
+    let flag = folder.path().join("ready");
+    let readiness = "readiness: { exec: { command: [/bin/sh, -c, 'test -e \"$FLAG\" || { echo not yet; exit 1; }'] }, \
+                     period: 50ms, timeout: 5s, failureThreshold: 1 }\n";
+    let manifest = daemon.manifest("web", 1, "");
+    let at = manifest.find("readiness:").unwrap();
+    let manifest = format!("{}{readiness}", &manifest[..at])
+        .replace("    resources:", &format!("    env: {{ FLAG: {} }}\n    resources:", flag.display()));
+    daemon.apply(&manifest).await;
+    daemon
+        .until("web", "refused", |s| {
+            s.ready == 0 && s.members.iter().any(|m| m.message.contains("ended with exit code 1: not yet"))
+        })
+        .await;
+    std::fs::write(&flag, "").unwrap();
+    daemon.until("web", "ready", |s| s.ready == 1).await;
+    std::fs::remove_file(&flag).unwrap();
+    daemon
+        .until("web", "withdrawn", |s| s.ready == 0 && phase_of(s, "web-0-0") == Some(Phase::NotReady))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_answer_says_gates_traffic() {
+    let _shared = shared().await;
+    let daemon = Daemon::start(On::Process).await;
+    let get = |more: &str| {
+        daemon.manifest("web", 1, "").replace("path: /heartbeat", &format!("path: /home, {more}"))
+    };
+    daemon.apply(&get("bodyContains: from Server 2")).await;
+    daemon
+        .until("web", "not ready", |s| {
+            s.ready == 0
+                && s.members.iter().any(|m| m.message.contains("its body does not contain `from Server 2`"))
+        })
+        .await;
+    daemon.apply_and_converge("web", &get("bodyContains: 'from Server: 1', status: 200")).await;
+    // Another probe is no other template: the same replica is judged by it.
+    let status = daemon.apply(&get("status: 201-299")).await;
+    assert!(!status.services[0].rollout);
+    daemon
+        .until("web", "withdrawn", |s| s.ready == 0 && phase_of(s, "web-0-0") == Some(Phase::NotReady))
+        .await;
+}

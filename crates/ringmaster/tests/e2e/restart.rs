@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ringmaster_core::Reason;
 use rustix::process::Signal;
 
 use crate::common::{Daemon, On, Setup, docker_or_skip, shared};
@@ -160,4 +161,18 @@ async fn an_unchanged_manifest_is_not_applied_again_at_a_restart() {
     daemon.restart().await;
     daemon.event("ManifestRefused", "web.yaml").await;
     daemon.until("web", "as before", |status| status.is_converged() && status.ready == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_outlive_the_daemon() {
+    let _shared = shared().await;
+    let mut daemon = Daemon::start(On::Process).await;
+    daemon.apply_and_converge("web", &daemon.manifest("web", 1, "")).await;
+    let events = daemon.client.events(0).await.unwrap().events;
+    let started = events.into_iter().find(|event| event.reason == Reason::Started).unwrap();
+    assert_eq!(daemon.end(Signal::TERM).await, Some(0));
+    daemon.restart().await;
+    let after = daemon.client.events(0).await.unwrap().events;
+    assert!(after.contains(&started), "{started:?}\n{}", daemon.events_text().await);
+    assert!(after.iter().any(|event| event.message.contains("web applied as generation 1")));
 }

@@ -87,8 +87,8 @@ async fn going_back_nowhere_is_refused_and_changes_nothing() {
     refused(&["rollout", "history", "web"], "there is no service `web`").await;
     daemon.apply_and_converge("web", &version(&daemon, "one", "")).await;
     refused(&["rollout", "undo", "web"], "there is nothing to go back to").await;
-    daemon.apply(&version(&daemon, "two", "")).await;
-    daemon.apply(&version(&daemon, "three", "")).await;
+    daemon.apply_and_converge("web", &version(&daemon, "two", "")).await;
+    daemon.apply_and_converge("web", &version(&daemon, "three", "")).await;
     refused(&["rollout", "undo", "web", "--to-revision", "99"], "revision 99 is not there").await;
     refused(&["rollout", "undo", "web", "--to-revision", "0"], "revision 0 is not there").await;
     refused(&["rollout", "undo", "web", "--to-revision", "1"], "revision 1 has no service `web`").await;

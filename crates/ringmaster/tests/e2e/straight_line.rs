@@ -53,6 +53,8 @@ async fn straight_line(on: On) {
     assert_ne!(daemon.replica(&daemon.web, 1).await.engine_name, before);
     let (_, out, _) = daemon.cli(&["get", "replicas", "-o", "name"]).await;
     assert_eq!(out.lines().collect::<BTreeSet<_>>().len(), 5, "{out}");
+    // Its signal is known before its end is: the replacement may be ready before the engine tells of the death.
+    daemon.event("Failed", "exit code 137").await;
     let (_, out, _) = daemon.cli(&["describe", &daemon.web]).await;
     assert!(out.contains("exit code 137") && out.contains(&format!("{next} gets traffic")), "{out}");
     let (code, out, _) = daemon.cli(&["logs", &format!("{web}-1"), "--previous"]).await;

@@ -43,15 +43,18 @@ impl Family {
 }
 
 /// All families, in the order in which they are written down.
-pub(super) static FAMILIES: [Family; 24] = [
+pub(super) static FAMILIES: [Family; 25] = [
     counter("ringmaster_reconcile_total", "Passes of the control loop."),
     histogram("ringmaster_reconcile_duration_seconds", SHORT, "Time that a pass of the control loop takes."),
     counter("ringmaster_reconcile_wakes_total", "What woke the control loop.")
         .by(&[("cause", &["desired", "report", "event", "health", "task", "command", "timer"])]),
     gauge("ringmaster_workqueue_depth", "Actions that are planned and wait for others to end."),
     gauge("ringmaster_workqueue_active", "Tasks beside the control loop: lists, resolutions, actions."),
-    counter("ringmaster_actions_total", "Actions on replicas that have ended, by result.")
-        .by(&[("action", &["create", "remove", "repair"]), RESULTS]),
+    counter(
+        "ringmaster_actions_total",
+        "Actions on replicas that have ended, by the plan's reason and by result.",
+    )
+    .by(&[("action", &["create", "remove", "repair"]), RESULTS]),
     counter("ringmaster_events_total", "Entries of the event timeline, by reason.").by(&[(
         "reason",
         &[
@@ -110,6 +113,11 @@ pub(super) static FAMILIES: [Family; 24] = [
         "ringmaster_drain_duration_seconds",
         WAITS,
         "Time from the decision to take a live replica away until it is gone.",
+    )
+    .when_they_come(),
+    counter(
+        "ringmaster_rollouts_total",
+        "Rollouts that have ended: complete, or rolledBack because they failed.",
     )
     .when_they_come(),
     counter("ringmaster_config_applies_total", "Manifests that were applied or refused.").by(&[RESULTS]),

@@ -1,0 +1,204 @@
+//! The modelled store: what is desired, what of it is saved, and how saving goes wrong.
+//!
+//! A change is whole or not at all: it is saved, then in force. The members and the ring are the real ones.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ringmaster_core::ServiceName;
+use ringmaster_core::desired::{Desired, DesiredService, ring_members};
+use ringmaster_core::members::resize;
+use ringmaster_core::ring::RingState;
+use ringmaster_core::spec::ServiceSpec;
+
+/// A change that somebody asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Edit {
+    /// A service as a manifest declares it.
+    Put(ServiceName, Box<ServiceSpec>),
+    Scale(ServiceName, usize),
+    Delete(ServiceName),
+    /// What is deleted and gone is forgotten.
+    Finish(Vec<ServiceName>),
+}
+
+/// How saving ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Saving {
+    Good,
+    /// Nothing was written: the change is refused.
+    Full,
+    /// The controller is killed before the change counts.
+    Torn,
+    /// Written, and not surely on disk: it counts until the controller is killed.
+    Unsynced,
+    /// In force, and not written: a bug on purpose.
+    #[cfg(feature = "planted")]
+    Forgotten,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Store {
+    pub(crate) desired: Arc<Desired>,
+    rings: BTreeMap<ServiceName, RingState>,
+    /// What a restart finds.
+    saved: Saved,
+    /// What it may find instead: the change before an unsynced one.
+    before: Option<Saved>,
+    /// Runs of snapshot generations set aside so far.
+    reserved: u64,
+    /// A ring of each service over no members: making one anew may cost more than a whole run.
+    empty: Arc<BTreeMap<ServiceName, RingState>>,
+    /// How many replicas of each service were last asked for, by what was accepted.
+    meant: BTreeMap<ServiceName, usize>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Saved {
+    desired: Arc<Desired>,
+    rings: BTreeMap<ServiceName, RingState>,
+}
+
+impl Store {
+    pub(crate) fn new(empty: Arc<BTreeMap<ServiceName, RingState>>) -> Store {
+        Store { empty, ..Store::default() }
+    }
+
+    /// Makes a change; false if it was refused, and all is as it was.
+    pub(crate) fn apply(&mut self, edit: &Edit, saving: Saving) -> bool {
+        let mut desired = Desired::clone(&self.desired);
+        let mut rings = self.rings.clone();
+        desired.generation = desired.generation.next();
+        let changed = match edit {
+            Edit::Put(name, spec) => self.put(&mut desired, &mut rings, name, spec),
+            Edit::Scale(name, count) => scale(&mut desired, &mut rings, name, *count),
+            Edit::Delete(name) => scale(&mut desired, &mut rings, name, 0) | mark_deleted(&mut desired, name),
+            Edit::Finish(names) => {
+                let before = desired.services.len();
+                desired.services.retain(|name, service| !(service.deleting && names.contains(name)));
+                rings.retain(|name, _| desired.services.contains_key(name));
+                desired.services.len() != before
+            }
+        };
+        if !changed || matches!(saving, Saving::Full | Saving::Torn) {
+            return false;
+        }
+        let next = Saved { desired: Arc::new(desired), rings: rings.clone() };
+        self.desired = Arc::clone(&next.desired);
+        self.rings = rings;
+        #[cfg(feature = "planted")]
+        if saving == Saving::Forgotten {
+            return true;
+        }
+        let before = std::mem::replace(&mut self.saved, next);
+        self.before = (saving == Saving::Unsynced).then_some(before);
+        true
+    }
+
+    /// Reads back what is saved, as a restart does. `loses_unsynced` tells whether the machine went down too.
+    pub(crate) fn reload(&mut self, loses_unsynced: bool) {
+        if let Some(before) = self.before.take().filter(|_| loses_unsynced) {
+            self.saved = before;
+            let live = self.saved.desired.services.iter().filter(|(_, service)| !service.deleting);
+            self.meant = live.map(|(name, service)| (name.clone(), service.members.len())).collect();
+        }
+        self.desired = Arc::clone(&self.saved.desired);
+        self.rings.clone_from(&self.saved.rings);
+    }
+
+    /// The state folder is gone.
+    pub(crate) fn lose(&mut self) {
+        *self = Store::new(Arc::clone(&self.empty));
+    }
+
+    /// The generation of the first snapshot of a run.
+    pub(crate) fn reserve(&mut self) -> u64 {
+        self.reserved += 1;
+        (self.reserved - 1) * 1_000_000 + 1
+    }
+
+    /// Takes note of what somebody asked for and got.
+    pub(crate) fn mean(&mut self, edit: &Edit) {
+        match edit {
+            Edit::Put(name, _) | Edit::Scale(name, _) => {
+                let count = self.desired.services.get(name).map_or(0, |service| service.members.len());
+                self.meant.insert(name.clone(), count);
+            }
+            Edit::Delete(name) => drop(self.meant.remove(name)),
+            Edit::Finish(_) => {}
+        }
+    }
+
+    /// How many replicas of a service somebody wants.
+    pub(crate) fn meant(&self, name: &ServiceName) -> Option<usize> {
+        self.meant.get(name).copied()
+    }
+
+    /// What a restart would find.
+    pub(crate) fn saved(&self) -> &Desired {
+        &self.saved.desired
+    }
+
+    fn put(
+        &self,
+        desired: &mut Desired,
+        rings: &mut BTreeMap<ServiceName, RingState>,
+        name: &ServiceName,
+        spec: &ServiceSpec,
+    ) -> bool {
+        let before = desired.services.get(name);
+        if before.is_some_and(|service| service.deleting) {
+            return false;
+        }
+        let live = before.map(|service| service.members.clone()).unwrap_or_default();
+        let count = spec.replicas.map_or(live.len().max(1), |count| count as usize);
+        let Ok(members) = resize(&live, count) else { return false };
+        let Some(mut ring) = rings.remove(name).or_else(|| self.empty.get(name).cloned()) else {
+            return false;
+        };
+        if ring.update(&spec.balancing, &ring_members(name, &spec.balancing, &members)).is_err() {
+            return false;
+        }
+        let next = DesiredService {
+            spec: spec.clone(),
+            generation: desired.generation,
+            members,
+            ring: ring.ring(),
+            rollout: Default::default(),
+            deleting: false,
+        };
+        rings.insert(name.clone(), ring);
+        desired.services.insert(name.clone(), next);
+        true
+    }
+}
+
+fn scale(
+    desired: &mut Desired,
+    rings: &mut BTreeMap<ServiceName, RingState>,
+    name: &ServiceName,
+    count: usize,
+) -> bool {
+    let generation = desired.generation;
+    let (Some(service), Some(ring)) = (desired.services.get_mut(name), rings.get_mut(name)) else {
+        return false;
+    };
+    let Ok(members) = resize(&service.members, count) else { return false };
+    let balancing = &service.spec.balancing;
+    if service.deleting
+        || members == service.members
+        || ring.update(balancing, &ring_members(name, balancing, &members)).is_err()
+    {
+        return false;
+    }
+    (service.members, service.ring, service.generation) = (members, ring.ring(), generation);
+    true
+}
+
+fn mark_deleted(desired: &mut Desired, name: &ServiceName) -> bool {
+    let Some(service) = desired.services.get_mut(name).filter(|service| !service.deleting) else {
+        return false;
+    };
+    service.deleting = true;
+    true
+}

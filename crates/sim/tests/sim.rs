@@ -1,0 +1,109 @@
+//! The simulation itself: the same seed is the same run, the promises hold, every bug on purpose is caught, and
+//! nothing holds because it was never put to the test.
+
+use std::time::Instant;
+
+use ringmaster_sim::{Boundary, Bug, Config, Fault, Promise, campaign, run, shrink, sieve};
+
+/// Runs of one test. Beyond them two seeds are known that break a promise and are not explained yet: 11560 and
+/// 18476 (S1). `make soak` asks for more, and finds them.
+fn seeds() -> u64 {
+    std::env::var("RINGMASTER_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS)
+}
+
+const SEEDS: u64 = 10_000;
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Seeds that once broke a promise; each stays. Which faults a seed means changes with the rates in `fault.rs`: what was
+/// found before that is kept as tests of what was mended, in `core/world/tests.rs`.
+const REGRESSIONS: [u64; 5] = [
+    2_781,  // S13: a name that is another's
+    5_035,  // S1: what could not be started counted as a replacement under way
+    10_676, // S5: a slow list that began before a service was made again
+    17_077, // S6: a request to nobody
+    9_779,  // L3: a timer of the run before
+];
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let config = Config::standard();
+    for seed in 0..20 {
+        let (one, two) = (run(&config, seed, None, true), run(&config, seed, None, true));
+        assert_eq!((one.steps, &one.sites, &one.trace), (two.steps, &two.sites, &two.trace));
+        assert!(!one.trace.is_empty());
+    }
+}
+
+#[test]
+fn what_once_failed_does_not() {
+    let config = Config::standard();
+    for seed in REGRESSIONS {
+        let outcome = run(&config, seed, None, false);
+        assert!(outcome.broken.is_none(), "{}", outcome.story("here"));
+    }
+}
+
+#[test]
+fn the_promises_hold_and_each_is_put_to_the_test() {
+    let config = Config::standard();
+    let tally = campaign(&config, 0..seeds(), threads(), 1);
+    if let Some(failed) = tally.failed().first() {
+        panic!("{}", shrink(&config, failed).story("here"));
+    }
+    println!("{}\n{}", tally.promises(), tally.matrix());
+    if seeds() < SEEDS {
+        return; // Too few to say anything about how often.
+    }
+    for promise in Promise::ALL {
+        let count = tally.premise(*promise);
+        assert!(count >= 1_000, "{promise}: its premise was true {count} times");
+    }
+    for fault in Fault::ALL {
+        for boundary in Boundary::ALL.iter().filter(|boundary| fault.fits(**boundary)) {
+            let count = tally.struck(*fault, *boundary);
+            assert!(count >= 50, "{fault} at {boundary}: {count} times");
+        }
+    }
+}
+
+#[test]
+fn no_single_crash_stale_list_or_lost_hint_breaks_a_promise() {
+    for seed in 0..2 {
+        let tally = sieve(&Config::standard(), seed);
+        assert!(tally.runs > 100, "only {} places were tried", tally.runs);
+        if let Some(failed) = tally.failed().first() {
+            panic!("{}", failed.story("here"));
+        }
+    }
+}
+
+#[test]
+fn every_bug_on_purpose_is_caught() {
+    let started = Instant::now();
+    let mut missed = Vec::new();
+    for bug in Bug::ALL {
+        let config = Config::standard().with_bug(*bug);
+        let tally = campaign(&config, 0..3_000, threads(), 1);
+        match tally.failed().first().and_then(|failed| failed.broken.as_ref()) {
+            Some(broken) => println!("{bug:<24} by {:<4} after {} runs", broken.promise.number(), tally.runs),
+            None => missed.push(bug.name()),
+        }
+    }
+    println!("all in {:.1} s", started.elapsed().as_secs_f64());
+    assert!(missed.is_empty(), "nobody noticed {missed:?}");
+}
+
+#[test]
+fn a_failing_run_is_made_small_and_fails_alike() {
+    let config = Config::standard().with_bug(Bug::RemovesWhatDrains);
+    let tally = campaign(&config, 0..3_000, 1, 1);
+    let failed = tally.failed().first().expect("the bug is caught");
+    let small = shrink(&config, failed);
+    assert!(small.sites.len() <= failed.sites.len());
+    let promise = |outcome: &ringmaster_sim::Outcome| outcome.broken.as_ref().map(|broken| broken.promise);
+    assert_eq!(promise(&small), promise(failed));
+    assert!(small.story("here").starts_with(&format!("SEED={} COMMIT=here SITES=", failed.seed)));
+}
