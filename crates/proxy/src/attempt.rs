@@ -114,7 +114,6 @@ struct Race<'a> {
 }
 
 /// What happens next in a race.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and an answer is the usual case")]
 enum Event {
     Ended(usize, Result<Begun, Failure>),
     HedgeIsDue,

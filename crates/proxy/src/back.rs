@@ -58,7 +58,7 @@ pub(crate) fn outgoing(
         _ if request.minor == 1 => Framing::Chunked,
         _ => Framing::Close,
     };
-    let stays = may_stay && request.keep_alive && framing != Framing::Close && !worker.is_closing();
+    let stays = may_stay && request.keep_alive && framing != Framing::Close && !worker.closing.has_begun();
     let persistence = match (stays, request.minor) {
         (false, _) => Persistence::Closes,
         (true, 0) => Persistence::StaysAsAsked,
@@ -83,7 +83,7 @@ pub(crate) fn write_interim(out: &mut Vec<u8>, response: &Response, buffer: &Buf
 )]
 pub(crate) fn write_head(
     worker: &Worker,
-    exchange: &mut Exchange,
+    exchange: &mut Exchange<'_>,
     out: &mut Vec<u8>,
     service: &Service,
     endpoint: &Endpoint,

@@ -3,10 +3,9 @@
 //! A connection that waits holds no buffer. What it needs for requests is made when bytes arrive and given back when
 //! there are none left, so idle connections are cheap.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -18,12 +17,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::answer::Answer;
+use crate::closing::Witness;
 use crate::error::Refusal;
 use crate::forward;
 use crate::h1::emit::{Forwarding, Persistence};
 use crate::h1::head::{Progress, Side};
 use crate::h1::request::{self, Request};
-use crate::io::{Buffer, Timer, read_more, write_both};
+use crate::io::{Buffer, Parts, Timer, read_more, write_both};
 use crate::worker::Worker;
 
 /// How long, and for how many bytes, what a client still sends is thrown away before its connection is closed: else
@@ -84,20 +84,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
         return cut_off(&stream);
     };
     // Whether it is trusted is looked at with each request.
-    let forwarding = Forwarding { client: address.to_string().into(), trusted: false };
+    let forwarding = Forwarding::of(address);
     let timer = Timer::new(front.limits.idle_timeout.0);
     drop(front);
     let mut client = Client { stream, address, forwarding, timer };
-    // One for the connection's life: to begin and end waiting for it costs more than to look.
-    let mut closing = pin!(worker.token().cancelled());
+    let closing = worker.closing.witness();
     let mut idle_since = worker.now();
     loop {
         let until = idle_since + worker.routing().front.limits.idle_timeout.0;
-        if !client.has_more(until, closing.as_mut()).await {
+        if !client.has_more(until, &closing).await {
             break;
         }
         // On the heap, and only while there is something to do: an idle connection is small.
-        match Box::pin(burst(&worker, &mut client, closing.as_mut())).await {
+        match Box::pin(burst(&worker, &mut client, &closing)).await {
             Burst::Idle(since) => idle_since = since,
             Burst::Close => break,
             Burst::Linger => {
@@ -112,10 +111,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
 
 impl Client {
     /// Waits for bytes, or the end; false if there will be none `until` then, or as `closing` says.
-    async fn has_more(&mut self, until: Instant, mut closing: Pin<&mut impl Future<Output = ()>>) -> bool {
+    async fn has_more(&mut self, until: Instant, closing: &Witness) -> bool {
         let Client { stream, timer, .. } = self;
         let readable = poll_fn(|cx| {
-            if closing.as_mut().poll(cx).is_ready() {
+            if closing.poll(cx).is_ready() {
                 return Poll::Ready(false);
             }
             stream.poll_read_ready(cx).map(|ready| ready.is_ok())
@@ -144,11 +143,7 @@ impl Drop for Warm<'_> {
 }
 
 /// Serves requests as long as they come.
-async fn burst(
-    worker: &Rc<Worker>,
-    client: &mut Client,
-    mut closing: Pin<&mut impl Future<Output = ()>>,
-) -> Burst {
+async fn burst(worker: &Rc<Worker>, client: &mut Client, closing: &Witness) -> Burst {
     loop {
         let since = match requests(worker, client).await {
             Burst::Idle(since) => since,
@@ -156,7 +151,7 @@ async fn burst(
         };
         let Some(_warm) = Warm::stay(worker) else { return Burst::Idle(since) };
         let warm = WARM.min(worker.routing().front.limits.idle_timeout.0);
-        if !client.has_more(since + warm, closing.as_mut()).await {
+        if !client.has_more(since + warm, closing).await {
             return Burst::Idle(since);
         }
     }
@@ -208,7 +203,7 @@ async fn read_request(
 ) -> Result<Request, NoRequest> {
     let mut since = None;
     loop {
-        let Buffer { bytes, head, .. } = &mut *buffer;
+        let Parts { bytes, head } = &mut **buffer;
         let refused = |refusal: Refusal| NoRequest::Refused(refusal);
         match head.advance(bytes, Side::Request).map_err(|error| refused(error.into()))? {
             Progress::Whole => return Request::of(head, bytes).map_err(|error| refused(error.into())),

@@ -8,12 +8,14 @@ use tokio::time::Instant;
 
 use crate::h1::request::Request;
 use crate::routing::Service;
+use crate::worker::Worker;
 
 /// Ends when it is dropped: its duration counts up to then.
-pub(crate) struct Exchange {
+pub(crate) struct Exchange<'a> {
+    worker: &'a Worker,
     began: Instant,
-    /// Whose figures it is part of, and on which worker; none until the service is known.
-    counted: Option<(Rc<Service>, usize)>,
+    /// Whose figures it is part of; none until the service is known.
+    counted: Option<Rc<Service>>,
     sent: u64,
     access: Option<Box<Access>>,
 }
@@ -43,15 +45,15 @@ impl Access {
     }
 }
 
-impl Exchange {
+impl Exchange<'_> {
     /// Begins as its head has come.
-    pub(crate) fn begin(now: Instant, access: Option<Box<Access>>) -> Exchange {
-        Exchange { began: now, counted: None, sent: 0, access }
+    pub(crate) fn begin(worker: &Worker, access: Option<Box<Access>>) -> Exchange<'_> {
+        Exchange { worker, began: worker.now(), counted: None, sent: 0, access }
     }
 
     /// Its end is counted in this service's durations.
-    pub(crate) fn count_for(&mut self, service: &Rc<Service>, worker: usize) {
-        self.counted = Some((Rc::clone(service), worker));
+    pub(crate) fn count_for(&mut self, service: &Rc<Service>) {
+        self.counted = Some(Rc::clone(service));
     }
 
     /// It became a tunnel, whose life says nothing about how long requests take.
@@ -72,11 +74,11 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        let took = self.began.elapsed();
-        if let Some((service, worker)) = &self.counted {
-            service.stats.stripes.end(*worker, took, self.sent);
+        let took = self.worker.now().duration_since(self.began);
+        if let Some(service) = &self.counted {
+            service.stats.stripes.end(self.worker.index, took, self.sent);
         }
         if let Some(access) = &self.access {
             let Access { client, method, host, target, status, replica } = &**access;

@@ -33,7 +33,7 @@ pub(crate) struct Passage<'a> {
     /// What was read from the client, the request's head at its beginning.
     pub(crate) buffer: &'a mut Buffer,
     pub(crate) request: &'a Request,
-    pub(crate) exchange: Exchange,
+    pub(crate) exchange: Exchange<'a>,
     /// How clients are met.
     pub(crate) front: Rc<Front>,
     /// Of the routing by which it goes.
@@ -66,7 +66,7 @@ pub(crate) async fn serve(
     let routing = worker.routing();
     let front = Rc::clone(&routing.front);
     client.forwarding.trusted = front.trusted_proxies.iter().any(|network| network.contains(client.address));
-    let exchange = Exchange::begin(worker.now(), access(worker, &front, client, request, buffer));
+    let exchange = Exchange::begin(worker, access(worker, &front, client, request, buffer));
     let generation = routing.generation;
     let mut passage = Passage {
         worker,
@@ -93,7 +93,7 @@ pub(crate) async fn serve(
         worker.shared.front.refuse(Refusal::NoRoute);
         return passage.refuse(&Refusal::NoRoute.answer()).await;
     };
-    passage.exchange.count_for(&service, worker.index);
+    passage.exchange.count_for(&service);
     let of_assignment = routing.assignment_api.as_ref() == Some(&service.spec.name);
     drop(routing);
     match passage.pass(&service, of_assignment).await {

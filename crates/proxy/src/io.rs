@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -30,7 +30,8 @@ const KEPT_MAX: usize = 128;
 /// One worker's spare buffers.
 #[derive(Default)]
 pub(crate) struct Buffers {
-    read: RefCell<Vec<(Vec<u8>, Head)>>,
+    #[expect(clippy::vec_box, reason = "they come and go in their boxes")]
+    read: RefCell<Vec<Box<Parts>>>,
     out: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -42,16 +43,23 @@ pub(crate) struct Out {
 
 /// Bytes of a connection, and the head that was read from them. Returns to its worker when it is dropped.
 pub(crate) struct Buffer {
+    /// Some, until it is dropped; on the heap, since it passes through many hands.
+    parts: Option<Box<Parts>>,
+    home: Rc<Buffers>,
+}
+
+/// What a [`Buffer`] holds.
+#[derive(Default)]
+pub(crate) struct Parts {
     pub(crate) bytes: Vec<u8>,
     pub(crate) head: Head,
-    home: Rc<Buffers>,
 }
 
 impl Buffers {
     pub(crate) fn take(self: &Rc<Self>) -> Buffer {
-        let spare = self.read.borrow_mut().pop();
-        let (bytes, head) = spare.unwrap_or_else(|| (Vec::with_capacity(BUFFER_BYTES), Head::default()));
-        Buffer { bytes, head, home: Rc::clone(self) }
+        let fresh = || Box::new(Parts { bytes: Vec::with_capacity(BUFFER_BYTES), head: Head::default() });
+        let parts = self.read.borrow_mut().pop().unwrap_or_else(fresh);
+        Buffer { parts: Some(parts), home: Rc::clone(self) }
     }
 
     pub(crate) fn out(self: &Rc<Self>) -> Out {
@@ -87,17 +95,31 @@ impl DerefMut for Out {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        let Some(mut parts) = self.parts.take() else { return };
         let mut spare = self.home.read.borrow_mut();
-        if spare.len() < KEPT_MAX && self.bytes.capacity() <= KEPT_BYTES_MAX {
-            let (mut bytes, mut head) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.head));
-            bytes.clear();
-            head.reset(0);
-            spare.push((bytes, head));
+        if spare.len() < KEPT_MAX && parts.bytes.capacity() <= KEPT_BYTES_MAX {
+            parts.bytes.clear();
+            parts.head.reset(0);
+            spare.push(parts);
         }
     }
 }
 
 impl Deref for Buffer {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        self.parts.as_ref().expect("it is there until the drop")
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Parts {
+        self.parts.as_mut().expect("it is there until the drop")
+    }
+}
+
+impl Deref for Parts {
     type Target = Vec<u8>;
 
     fn deref(&self) -> &Vec<u8> {
@@ -105,7 +127,7 @@ impl Deref for Buffer {
     }
 }
 
-impl DerefMut for Buffer {
+impl DerefMut for Parts {
     fn deref_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
@@ -164,12 +186,21 @@ pub(crate) fn is_quiet(stream: &TcpStream, cx: &mut Context<'_>) -> bool {
     }
 }
 
+/// Whether nothing is to be read from a connection that was quiet before; nobody is woken for it.
+pub(crate) fn is_still_quiet(stream: &TcpStream) -> bool {
+    stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
 /// One timer for all the limits of a connection, one at a time.
-pub(crate) struct Timer(Pin<Box<Sleep>>);
+pub(crate) struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// Who is woken when it fires.
+    waker: Option<Waker>,
+}
 
 impl Timer {
     pub(crate) fn new(longest: Duration) -> Timer {
-        Timer(Box::pin(sleep(longest)))
+        Timer { sleep: Box::pin(sleep(longest)), waker: None }
     }
 
     /// Waits for `future` until then; none if it takes longer.
@@ -182,15 +213,20 @@ impl Timer {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            if until < self.0.deadline() {
-                self.0.as_mut().reset(until);
+            if until < self.sleep.deadline() {
+                self.sleep.as_mut().reset(until);
+            } else if !self.sleep.is_elapsed() && self.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker()))
+            {
+                // It is set for this or for earlier, and wakes who asks.
+                return Poll::Pending;
             }
+            self.waker = Some(cx.waker().clone());
             loop {
-                ready!(self.0.as_mut().poll(cx));
+                ready!(self.sleep.as_mut().poll(cx));
                 if Instant::now() >= until {
                     return Poll::Ready(None);
                 }
-                self.0.as_mut().reset(until);
+                self.sleep.as_mut().reset(until);
             }
         })
         .await

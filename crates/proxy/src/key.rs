@@ -56,7 +56,7 @@ impl Key {
 
     /// An empty value is as good as none: everybody without a session would share one replica.
     fn text(value: &[u8]) -> Option<Key> {
-        (!value.is_empty()).then(|| Key::Text(value.into()))
+        (!value.is_empty()).then(|| Key::Text(SmallVec::from_slice(value)))
     }
 }
 

@@ -15,6 +15,7 @@ mod attempt;
 mod back;
 mod budget;
 mod client;
+mod closing;
 mod compare;
 mod control;
 mod crowd;

@@ -104,7 +104,7 @@ impl Passage<'_> {
 
     /// As [`Passage::refuse`], where the end of the request is known.
     pub(crate) async fn refuse_at(&mut self, own: &Answer, end: Option<usize>) -> After {
-        let stays = end.filter(|_| self.request.keep_alive && !self.worker.is_closing());
+        let stays = end.filter(|_| self.request.keep_alive && !self.worker.closing.has_begun());
         let persistence = match (stays, self.request.minor) {
             (None, _) => Persistence::Closes,
             (Some(_), 0) => Persistence::StaysAsAsked,

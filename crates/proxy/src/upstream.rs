@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::h1::head::{Progress, Side};
 use crate::h1::request::Method;
 use crate::h1::response::{self, Response};
-use crate::io::{Buffer, is_quiet, read_more};
+use crate::io::{Buffer, Parts, is_quiet, is_still_quiet, read_more};
 use crate::outlier::{ConnectError, Health, Proof};
 use crate::queue::Waiting;
 use crate::registry::{EndpointEntry, Shared};
@@ -287,18 +287,22 @@ impl Endpoint {
     }
 
     fn check_out(&self, reuse: Reuse, now: Instant) -> Option<Connection> {
-        let mut pool = self.pool.borrow_mut();
-        pool.drop_expired(now);
         if reuse == Reuse::Never {
             return None;
         }
+        let mut pool = self.pool.borrow_mut();
         while let Some(mut connection) = pool.idle.pop_back() {
             let idle = now.duration_since(connection.idle_since);
+            if idle >= IDLE_TIMEOUT {
+                // The others have been idle for longer.
+                pool.idle.clear();
+                return None;
+            }
             if reuse == Reuse::Recent && idle >= IDLE_TIMEOUT_ONCE_ONLY {
                 pool.idle.push_back(connection);
                 return None;
             }
-            if is_quiet(&connection.stream, &mut Context::from_waker(Waker::noop())) {
+            if is_still_quiet(&connection.stream) {
                 connection.reused = true;
                 return Some(connection);
             }
@@ -347,7 +351,7 @@ pub(crate) async fn read_head(
     method: Method,
 ) -> Result<Response, HeadFailure> {
     loop {
-        let Buffer { bytes, head, .. } = &mut *buffer;
+        let Parts { bytes, head } = &mut **buffer;
         match head.advance(bytes, Side::Response) {
             Ok(Progress::Whole) => {
                 return Response::of(head, bytes, method).map_err(|_| HeadFailure::Invalid);

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client;
+use crate::closing::Closing;
 use crate::crowd::Crowd;
 use crate::error::ProxyError;
 use crate::io::Buffers;
@@ -62,6 +63,8 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     /// Who has how many connections.
     pub(crate) crowd: Rc<Crowd>,
+    /// Whether connections are to end with what they carry now.
+    pub(crate) closing: Rc<Closing>,
     /// Pipes that nobody uses now.
     pub(crate) pipes: Pipes,
     /// When something is due for a request.
@@ -109,6 +112,7 @@ async fn serve(setup: Setup) {
         index,
         buffers: Rc::default(),
         crowd: Rc::default(),
+        closing: Rc::default(),
         ticks: Rc::default(),
         warm: Cell::new(0),
         moment: Cell::new(None),
@@ -123,6 +127,7 @@ async fn serve(setup: Setup) {
     let ticks = Rc::clone(&worker.ticks);
     let ticking = tokio::task::spawn_local(async move { ticks.run().await });
     worker.listen(commands).await;
+    worker.closing.begin();
     worker.tasks.close();
     if timeout(grace, worker.tasks.wait()).await.is_err() {
         let left = worker.tasks.len();
@@ -152,11 +157,6 @@ impl Worker {
     /// Is cancelled when nothing new is to be begun.
     pub(crate) fn token(&self) -> &CancellationToken {
         &self.token
-    }
-
-    /// Whether connections are to end with what they carry now.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.token.is_cancelled()
     }
 
     /// The time of now, as messages tell it (RFC 9110 section 5.6.7).

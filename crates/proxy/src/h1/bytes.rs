@@ -44,8 +44,9 @@ const fn class(byte: u8) -> u8 {
     class
 }
 
+/// Without a way out in between: what is looked at is short, and nearly always fine.
 fn all(bytes: &[u8], class: u8) -> bool {
-    bytes.iter().all(|&byte| CLASSES[usize::from(byte)] & class != 0)
+    bytes.iter().fold(class, |common, &byte| common & CLASSES[usize::from(byte)]) != 0
 }
 
 /// A name of a method or a field: not empty, and of token characters alone.
@@ -67,7 +68,7 @@ pub(crate) fn token_len(bytes: &[u8]) -> usize {
 /// among them.
 pub(crate) fn is_field_value(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<8>();
-    let fits = |word: &[u8; 8]| !has_control(u64::from_ne_bytes(*word)) || all(word, VALUE);
+    let fits = |word: &[u8; 8]| controls(u64::from_le_bytes(*word)) == 0 || all(word, VALUE);
     match bytes.last_chunk::<8>() {
         // The last eight overlap those before them instead of being looked at one by one.
         Some(last) => words.iter().all(fits) && (rest.is_empty() || fits(last)),
@@ -75,15 +76,54 @@ pub(crate) fn is_field_value(bytes: &[u8]) -> bool {
     }
 }
 
-/// Whether one of eight bytes is a control character: below the blank, or DEL. The subtraction borrows from the next byte
-/// only where there is one ("Determine if a word has a byte less than n", Anderson, Bit Twiddling Hacks).
-fn has_control(word: u64) -> bool {
-    const ONES: u64 = u64::MAX / 255;
-    const TOPS: u64 = ONES * 0x80;
-    let below_blank = word.wrapping_sub(ONES * 0x20) & !word;
-    let without_del = word ^ (ONES * 0x7f);
-    let is_del = without_del.wrapping_sub(ONES) & !without_del;
-    (below_blank | is_del) & TOPS != 0
+/// Where the first control character stands, be it a tab.
+pub(crate) fn first_control(bytes: &[u8]) -> Option<usize> {
+    first_marked(bytes, controls)
+}
+
+/// Where the first colon stands.
+pub(crate) fn first_colon(bytes: &[u8]) -> Option<usize> {
+    first_marked(bytes, |word| zeros(word ^ (ONES * u64::from(b':'))))
+}
+
+/// Where the first byte stands that `marks` marks, of eight at once, by its top bit; of several marks only the first has to
+/// be right.
+fn first_marked(bytes: &[u8], marks: impl Fn(u64) -> u64) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut start = 0;
+    for word in words {
+        let found = marks(u64::from_le_bytes(*word));
+        if found != 0 {
+            return Some(start + (found.trailing_zeros() / 8) as usize);
+        }
+        start += 8;
+    }
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let found = marks(u64::from_le_bytes(last));
+    (found != 0).then(|| start + (found.trailing_zeros() / 8) as usize)
+}
+
+const ONES: u64 = u64::MAX / 255;
+const TOPS: u64 = ONES * 0x80;
+
+/// Marks the control characters: what is below the blank, and DEL. The subtraction borrows from the next byte only where
+/// there is one ("Determine if a word has a byte less than n", Anderson, Bit Twiddling Hacks).
+fn controls(word: u64) -> u64 {
+    let below_blank = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
+    below_blank | zeros(word ^ (ONES * 0x7f))
+}
+
+/// Marks the bytes that are 0.
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & TOPS
+}
+
+/// Whether a token is this name, which is written small, in whatever case: what else becomes a letter or a hyphen by that
+/// bit is no token.
+pub(crate) fn is_name(token: &[u8], name: &str) -> bool {
+    let differs = |(byte, small): (&u8, &u8)| (byte | 0x20) ^ small;
+    token.len() == name.len() && token.iter().zip(name.as_bytes()).map(differs).fold(0, |a, b| a | b) == 0
 }
 
 /// The characters of a request's target.
@@ -167,6 +207,34 @@ mod tests {
                 assert_eq!(is_field_value(&value), fine, "{value:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_first_control_character_is_found_wherever_it_stands() {
+        for byte in 0_u8..=255 {
+            for before in 0..20 {
+                let text =
+                    [vec![b'~'; before], vec![byte, 0x80, 0x1f, b'a', 0x7f, b' ', 0xff, 1, 9]].concat();
+                let expected = if byte.is_ascii_control() { before } else { before + 2 };
+                assert_eq!(first_control(&text), Some(expected), "{text:?}");
+            }
+        }
+        assert_eq!(first_control(b"no control character at all \xff"), None);
+        assert_eq!(first_control(b""), None);
+        for before in 0..20 {
+            let text = [vec![b'9'; before], b":;:".to_vec()].concat();
+            assert_eq!((first_colon(&text), first_colon(&text[..before])), (Some(before), None));
+        }
+    }
+
+    #[test]
+    fn names_are_the_same_in_any_case_and_no_other_token_is() {
+        for byte in (0_u8..=255).filter(|&byte| can_begin(byte)) {
+            let token = [b'A', byte, b'-'];
+            assert_eq!(is_name(&token, "ax-"), token.eq_ignore_ascii_case(b"ax-"), "{token:?}");
+            assert_eq!(is_name(&token, "a--"), token.eq_ignore_ascii_case(b"a--"), "{token:?}");
+        }
+        assert!(!is_name(b"ax", "axe") && is_name(b"", ""));
     }
 
     #[test]

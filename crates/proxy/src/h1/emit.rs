@@ -3,6 +3,7 @@
 //! Every message is written anew from what was understood of it: nothing of a line that was only tolerated gets further.
 //! The fields that go on keep their order, their spelling and their repeats.
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 use super::bytes::{is_token, list};
@@ -17,12 +18,23 @@ const VIA: &[u8] = b"Via: 1.1 ringmaster\r\n";
 const VIA_1_0: &[u8] = b"Via: 1.0 ringmaster\r\n";
 
 /// What a request says about its client, as the data plane vouches for it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Forwarding {
     /// The client's address as text.
-    pub(crate) client: Box<str>,
+    client: Box<[u8]>,
+    /// The same as [RFC 7239 section 4](https://www.rfc-editor.org/rfc/rfc7239#section-4) has it.
+    element: Box<[u8]>,
     /// Whether what the client itself says about others is believed, because it is a proxy of ours.
     pub(crate) trusted: bool,
+}
+
+impl Forwarding {
+    /// Of a client whose word is not taken.
+    pub(crate) fn of(client: IpAddr) -> Forwarding {
+        let element = if client.is_ipv6() { format!("for=\"[{client}]\"") } else { format!("for={client}") };
+        let client = client.to_string().into_bytes().into();
+        Forwarding { client, element: element.into_bytes().into(), trusted: false }
+    }
 }
 
 /// What is written of a request besides its fields.
@@ -40,23 +52,16 @@ pub(crate) struct RequestParts<'a> {
 /// Writes a request's head for an endpoint.
 pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     let RequestParts { request, head, buffer, forwarding, .. } = *parts;
-    out.extend_from_slice(request.method_name.of(buffer));
-    out.push(b' ');
-    match request.target.of(buffer) {
-        // An absolute target without a path: of OPTIONS it means the server (RFC 9112 section 3.2.4).
-        [] if request.method == Method::Options => out.push(b'*'),
-        [] => out.push(b'/'),
-        [b'?', ..] => {
-            out.push(b'/');
-            out.extend_from_slice(request.target.of(buffer));
-        }
-        target => out.extend_from_slice(target),
+    let mut kept = Kept::new(buffer);
+    if request.is_line_as_written {
+        kept.begin(head);
+    } else {
+        request_line(out, request, buffer);
     }
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    if !has(head, Name::Host) {
+    if !head.has(Name::Host) {
+        kept.end(out);
         line(out, b"Host", request.host.map_or(parts.default_host.as_bytes(), |host| host.of(buffer)));
     }
-    let mut kept = Kept::new(buffer);
     for field in &head.fields {
         match field.kind {
             Name::Other | Name::Cookie | Name::Date | Name::IdempotencyKey
@@ -85,7 +90,7 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     forwarded(out, parts);
     out.extend_from_slice(if request.minor == 1 { VIA } else { VIA_1_0 });
     match request.framing {
-        Framing::Length(length) if length > 0 || has(head, Name::ContentLength) => {
+        Framing::Length(length) if length > 0 || head.has(Name::ContentLength) => {
             number_line(out, b"Content-Length: ", length);
         }
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -101,9 +106,25 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes the first line of a request whose own one does not go on as it is.
+fn request_line(out: &mut Vec<u8>, request: &Request, buffer: &[u8]) {
+    out.extend_from_slice(request.method_name.of(buffer));
+    out.push(b' ');
+    match request.target.of(buffer) {
+        // An absolute target without a path: of OPTIONS it means the server (RFC 9112 section 3.2.4).
+        [] if request.method == Method::Options => out.push(b'*'),
+        [] => out.push(b'/'),
+        [b'?', ..] => {
+            out.push(b'/');
+            out.extend_from_slice(request.target.of(buffer));
+        }
+        target => out.extend_from_slice(target),
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+}
+
 fn forwarded(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     let RequestParts { request, head, buffer, forwarding, .. } = *parts;
-    let client = forwarding.client.as_bytes();
     let of = |kind| forwarding.trusted.then(|| head.of(kind)).into_iter().flatten();
     let believed = |kind| of(kind).last().map(|span| span.of(buffer));
     let before = |out: &mut Vec<u8>, kind| {
@@ -114,31 +135,27 @@ fn forwarded(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     };
     out.extend_from_slice(b"X-Forwarded-For: ");
     before(out, Name::XForwardedFor);
-    out.extend_from_slice(client);
+    out.extend_from_slice(&forwarding.client);
     out.extend_from_slice(b"\r\nForwarded: ");
     before(out, Name::Forwarded);
-    forwarded_element(out, client, request.host.map(|host| host.of(buffer)));
-    line(out, b"X-Forwarded-Proto", believed(Name::XForwardedProto).unwrap_or(b"http"));
-    let host = believed(Name::XForwardedHost).or(request.host.map(|host| host.of(buffer)));
-    if let Some(host) = host {
-        line(out, b"X-Forwarded-Host", host);
-    }
-    line(out, b"X-Real-IP", believed(Name::XRealIp).unwrap_or(client));
-}
-
-/// One hop as RFC 7239 section 4 has it; what is no token is quoted.
-fn forwarded_element(out: &mut Vec<u8>, client: &[u8], host: Option<&[u8]>) {
-    let is_v6 = client.contains(&b':');
-    out.extend_from_slice(if is_v6 { b"for=\"[" } else { b"for=" });
-    out.extend_from_slice(client);
-    out.extend_from_slice(if is_v6 { b"]\"" } else { b"" });
+    let host = request.host.map(|host| host.of(buffer));
+    out.extend_from_slice(&forwarding.element);
     if let Some(host) = host.filter(|host| !host.is_empty()) {
+        // What is no token is quoted (RFC 7239 section 4).
         let quote: &[u8] = if is_token(host) { b"" } else { b"\"" };
         for part in [b";host=", quote, host, quote] {
             out.extend_from_slice(part);
         }
     }
-    out.extend_from_slice(b";proto=http\r\n");
+    out.extend_from_slice(b";proto=http\r\nX-Forwarded-Proto: ");
+    out.extend_from_slice(believed(Name::XForwardedProto).unwrap_or(b"http"));
+    if let Some(host) = believed(Name::XForwardedHost).or(host) {
+        out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
+        out.extend_from_slice(host);
+    }
+    out.extend_from_slice(b"\r\nX-Real-IP: ");
+    out.extend_from_slice(believed(Name::XRealIp).unwrap_or(&forwarding.client));
+    out.extend_from_slice(b"\r\n");
 }
 
 /// How a response goes on to the client.
@@ -171,8 +188,12 @@ pub(crate) enum Persistence {
 /// Writes a response's head for a client.
 pub(crate) fn response(out: &mut Vec<u8>, parts: &ResponseParts<'_>) {
     let ResponseParts { response, head, buffer, .. } = *parts;
-    status_line(out, response.status, response.reason.of(buffer));
     let mut kept = Kept::new(buffer);
+    if response.is_line_as_written {
+        kept.begin(head);
+    } else {
+        status_line(out, response.status, response.reason.of(buffer));
+    }
     for field in &head.fields {
         let is_named = response.names_fields && field.kind != Name::Date && is_named(head, buffer, field);
         let stays = !field.kind.is_hop_by_hop() && !is_named;
@@ -251,12 +272,15 @@ impl<'a> Kept<'a> {
         Kept { buffer, copied: 0..0 }
     }
 
+    /// The first line, before all fields.
+    fn begin(&mut self, head: &Head) {
+        self.copied = head.line.start()..head.line.end() + 2;
+    }
+
     /// The next field.
     fn line(&mut self, out: &mut Vec<u8>, field: &Field) {
         let (name, value) = (field.name, field.value);
-        let is_as_written = self.buffer.get(name.end()..value.start()) == Some(b": ")
-            && self.buffer.get(value.end()..value.end() + 2) == Some(b"\r\n");
-        if !is_as_written {
+        if !field.is_as_written {
             self.end(out);
             return line(out, name.of(self.buffer), value.of(self.buffer));
         }
@@ -305,10 +329,6 @@ pub(crate) fn last_chunk(out: &mut Vec<u8>, trailers: Option<(&Head, &[u8])>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn has(head: &Head, kind: Name) -> bool {
-    head.of(kind).next().is_some()
-}
-
 /// Whether `Connection` names this field.
 fn is_named(head: &Head, buffer: &[u8], field: &Field) -> bool {
     let name = field.name.of(buffer);
@@ -349,9 +369,12 @@ mod tests {
     }
 
     fn forward(text: &str, trusted: bool) -> String {
+        forward_for(&Forwarding { trusted, ..Forwarding::of([10, 0, 0, 7].into()) }, text)
+    }
+
+    fn forward_for(forwarding: &Forwarding, text: &str) -> String {
         let (head, buffer) = (head(text, Side::Request), text.as_bytes());
         let request = &Request::of(&head, buffer).unwrap();
-        let forwarding = &Forwarding { client: "10.0.0.7".into(), trusted };
         let mut out = Vec::new();
         super::request(
             &mut out,
@@ -444,9 +467,10 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_quoted() {
-        let mut out = Vec::new();
-        forwarded_element(&mut out, b"2001:db8::1", Some(b"a:80"));
-        assert_eq!(out, b"for=\"[2001:db8::1]\";host=\"a:80\";proto=http\r\n");
+        let forwarding = &Forwarding::of("2001:db8::1".parse().unwrap());
+        let out = forward_for(forwarding, "GET / HTTP/1.1\r\nHost: a:80\r\n\r\n");
+        assert!(out.contains("\r\nForwarded: for=\"[2001:db8::1]\";host=\"a:80\";proto=http\r\n"), "{out}");
+        assert!(out.contains("\r\nX-Real-IP: 2001:db8::1\r\n"), "{out}");
     }
 
     #[test]

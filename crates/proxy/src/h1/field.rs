@@ -1,5 +1,7 @@
 //! The fields that a proxy has to understand, by their names.
 
+use super::bytes::is_name;
+
 /// A field's name, as far as it means something here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
@@ -30,31 +32,39 @@ pub(crate) enum Name {
 
 impl Name {
     /// The name of a field, in whatever case it came.
-    pub(crate) fn of(bytes: &[u8]) -> Name {
-        let candidates: &[(&str, Name)] = match bytes.len() {
-            2 => &[("te", Name::Te)],
-            4 => &[("host", Name::Host), ("date", Name::Date)],
-            6 => &[("cookie", Name::Cookie), ("expect", Name::Expect)],
-            7 => &[("upgrade", Name::Upgrade)],
-            9 => &[("forwarded", Name::Forwarded), ("x-real-ip", Name::XRealIp)],
-            10 => &[("connection", Name::Connection), ("keep-alive", Name::KeepAlive)],
-            12 => &[("max-forwards", Name::MaxForwards)],
-            14 => &[("content-length", Name::ContentLength)],
-            15 => &[("x-forwarded-for", Name::XForwardedFor), ("idempotency-key", Name::IdempotencyKey)],
-            16 => &[
-                ("x-forwarded-host", Name::XForwardedHost),
-                ("x-forwarded-port", Name::XForwardedPort),
-                ("proxy-connection", Name::ProxyConnection),
-            ],
-            17 => {
-                &[("transfer-encoding", Name::TransferEncoding), ("x-forwarded-proto", Name::XForwardedProto)]
-            }
-            18 => &[("proxy-authenticate", Name::ProxyAuthenticate)],
-            19 => &[("proxy-authorization", Name::ProxyAuthorization)],
-            _ => &[],
+    pub(crate) fn of(token: &[u8]) -> Name {
+        // Length and first letter leave one candidate at most, of two with both in common the one by another letter.
+        let letter = |index: usize| token.get(index).map_or(0, u8::to_ascii_lowercase);
+        let (name, kind) = match (token.len(), letter(0)) {
+            (2, b't') => ("te", Name::Te),
+            (4, b'h') => ("host", Name::Host),
+            (4, b'd') => ("date", Name::Date),
+            (6, b'c') => ("cookie", Name::Cookie),
+            (6, b'e') => ("expect", Name::Expect),
+            (7, b'u') => ("upgrade", Name::Upgrade),
+            (9, b'f') => ("forwarded", Name::Forwarded),
+            (9, b'x') => ("x-real-ip", Name::XRealIp),
+            (10, b'c') => ("connection", Name::Connection),
+            (10, b'k') => ("keep-alive", Name::KeepAlive),
+            (12, b'm') => ("max-forwards", Name::MaxForwards),
+            (14, b'c') => ("content-length", Name::ContentLength),
+            (15, b'x') => ("x-forwarded-for", Name::XForwardedFor),
+            (15, b'i') => ("idempotency-key", Name::IdempotencyKey),
+            (16, b'x') if letter(12) == b'h' => ("x-forwarded-host", Name::XForwardedHost),
+            (16, b'x') => ("x-forwarded-port", Name::XForwardedPort),
+            (16, b'p') => ("proxy-connection", Name::ProxyConnection),
+            (17, b't') => ("transfer-encoding", Name::TransferEncoding),
+            (17, b'x') => ("x-forwarded-proto", Name::XForwardedProto),
+            (18, b'p') => ("proxy-authenticate", Name::ProxyAuthenticate),
+            (19, b'p') => ("proxy-authorization", Name::ProxyAuthorization),
+            _ => return Name::Other,
         };
-        let found = candidates.iter().find(|(name, _)| bytes.eq_ignore_ascii_case(name.as_bytes()));
-        found.map_or(Name::Other, |(_, name)| *name)
+        if is_name(token, name) { kind } else { Name::Other }
+    }
+
+    /// One bit, of its own.
+    pub(crate) fn bit(self) -> u32 {
+        1 << self as u32
     }
 
     /// Whether it belongs to one connection (RFC 9110 section 7.6.1), besides those that `Connection` names. The
@@ -101,7 +111,13 @@ mod tests {
             ("Content-length", Name::ContentLength),
             ("transfer-ENCODING", Name::TransferEncoding),
             ("X-Real-IP", Name::XRealIp),
+            ("X-Forwarded-Host", Name::XForwardedHost),
+            ("x-forwarded-PORT", Name::XForwardedPort),
+            ("proxy-connection", Name::ProxyConnection),
+            ("x-forwarded-past", Name::Other),
             ("hosts", Name::Other),
+            ("hest", Name::Other),
+            ("", Name::Other),
             ("x-kept", Name::Other),
         ] {
             assert_eq!(Name::of(bytes.as_bytes()), name, "{bytes}");

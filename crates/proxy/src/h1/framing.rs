@@ -36,6 +36,9 @@ pub(crate) enum FramingError {
 /// [`FramingError`] for what RFC 9112 sections 6.1 to 6.3 call faulty: it has to be refused, since the next recipient
 /// may find another end.
 pub(crate) fn declared(head: &Head, buffer: &[u8], minor: u8) -> Result<Option<Framing>, FramingError> {
+    if !head.has(Name::ContentLength) && !head.has(Name::TransferEncoding) {
+        return Ok(None);
+    }
     let mut length = None;
     let mut codings = None;
     for field in &head.fields {

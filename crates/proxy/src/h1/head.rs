@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::bytes::{can_begin, is_field_value, token_len, trim};
+use super::bytes::{can_begin, first_colon, first_control, is_field_value, is_token, token_len, trim};
 use super::field::Name;
 
 /// Longest first line, with its end.
@@ -53,6 +53,8 @@ pub(crate) struct Field {
     pub(crate) name: Span,
     /// Without the blanks around it.
     pub(crate) value: Span,
+    /// In the buffer there is nothing but `: ` between the two, and CRLF behind.
+    pub(crate) is_as_written: bool,
 }
 
 /// Whose head it is.
@@ -97,6 +99,8 @@ pub(crate) struct Head {
     /// The first line without its end.
     pub(crate) line: Span,
     pub(crate) fields: Vec<Field>,
+    /// The [bits](Name::bit) of the fields that are there.
+    kinds: u32,
     /// The bytes that the whole head has, with those ignored before it.
     pub(crate) len: usize,
     line_start: usize,
@@ -139,7 +143,11 @@ impl Head {
     /// Reads on in `buffer`, which holds what it held before and perhaps more.
     pub(crate) fn advance(&mut self, buffer: &[u8], side: Side) -> Result<Progress, HeadError> {
         let had_line = self.has_line;
-        while let Some(offset) = memchr::memchr(b'\n', &buffer[self.scanned..]) {
+        loop {
+            if self.has_line && self.scanned == self.line_start {
+                self.usual_fields(buffer)?;
+            }
+            let Some(offset) = line_end(&buffer[self.scanned..]) else { break };
             let end = self.scanned + offset;
             let start = self.line_start;
             (self.scanned, self.line_start) = (end + 1, end + 1);
@@ -178,7 +186,40 @@ impl Head {
 
     /// The fields of one name.
     pub(crate) fn of(&self, kind: Name) -> impl Iterator<Item = Span> {
-        self.fields.iter().filter(move |field| field.kind == kind).map(|field| field.value)
+        let fields = if self.has(kind) { &*self.fields } else { &[] };
+        fields.iter().filter(move |field| field.kind == kind).map(|field| field.value)
+    }
+
+    /// Whether there is a field of this name.
+    pub(crate) fn has(&self, kind: Name) -> bool {
+        self.kinds & kind.bit() != 0
+    }
+
+    /// Reads whole fields that are written as nearly all are, up to one that is not or the end: that is for
+    /// [`Head::field`], which knows what is wrong with it, if anything is.
+    fn usual_fields(&mut self, buffer: &[u8]) -> Result<(), HeadError> {
+        while let Some((name_len, value)) = usual_field(&buffer[self.line_start..]) {
+            let start = self.line_start;
+            let value = start + value.start..start + value.end;
+            (self.line_start, self.scanned) = (value.end + 2, value.end + 2);
+            self.within_limits(self.line_start)?;
+            self.push(Field {
+                kind: Name::of(&buffer[start..start + name_len]),
+                name: Span::new(start..start + name_len),
+                is_as_written: value.start == start + name_len + 2,
+                value: Span::new(value),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, field: Field) -> Result<(), HeadError> {
+        if self.fields.len() >= FIELDS_MAX {
+            return Err(HeadError::FieldsTooLarge);
+        }
+        self.kinds |= field.kind.bit();
+        self.fields.push(field);
+        Ok(())
     }
 
     fn first_line(&mut self, line: &[u8], start: usize, side: Side) -> Result<(), HeadError> {
@@ -214,22 +255,44 @@ impl Head {
         if !is_field_value(value) {
             return malformed(Defect::FieldValue);
         }
-        if self.fields.len() >= FIELDS_MAX {
-            return Err(HeadError::FieldsTooLarge);
-        }
         let value_start = start + colon + 1 + if value.is_empty() { 0 } else { self::blanks(after) };
-        self.fields.push(Field {
+        self.push(Field {
             kind: Name::of(name),
             name: Span::new(start..start + name.len()),
             value: Span::new(value_start..value_start + value.len()),
-        });
-        Ok(())
+            is_as_written: false,
+        })
     }
 
     fn within_limits(&self, end: usize) -> Result<(), HeadError> {
         let large = end - self.fields_start > FIELDS_BYTES_MAX;
         if large { Err(HeadError::FieldsTooLarge) } else { Ok(()) }
     }
+}
+
+/// Where the line ends that begins or goes on here.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    if bytes.starts_with(b"\r\n") { Some(1) } else { memchr::memchr(b'\n', bytes) }
+}
+
+/// The length of the name, and the place of the value, of a whole field with at most one blank before its value, none
+/// behind it and no tab; none for all others.
+fn usual_field(bytes: &[u8]) -> Option<(usize, Range<usize>)> {
+    let name_len = first_colon(bytes)?;
+    if !is_token(&bytes[..name_len]) {
+        return None;
+    }
+    let after = &bytes[name_len + 1..];
+    let blank = usize::from(after.first() == Some(&b' '));
+    let value = &after[blank..];
+    let len = first_control(value)?;
+    let ends_well = value.get(len..len + 2) == Some(b"\r\n");
+    let is_blank = |byte: Option<&u8>| byte == Some(&b' ');
+    if !ends_well || is_blank(value.first()) || is_blank(value[..len].last()) {
+        return None;
+    }
+    let start = name_len + 1 + blank;
+    Some((name_len, start..start + len))
 }
 
 /// How many blanks and tabs it begins with.
@@ -330,6 +393,7 @@ mod tests {
             Just(b"\n".to_vec()),
             Just(b"Host: a".to_vec()),
             Just(b"X-A:\t1 ".to_vec()),
+            Just(b"X-B: two words\r\n".to_vec()),
             Just(b" ".to_vec()),
             Just(b":".to_vec()),
             Just(b"\r\n\r\n".to_vec()),

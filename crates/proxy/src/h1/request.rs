@@ -70,6 +70,8 @@ pub(crate) struct Request {
     pub(crate) max_forwards: Option<u64>,
     /// The client says that the same request may come twice.
     pub(crate) has_idempotency_key: bool,
+    /// Its first line stands in the buffer as an endpoint gets it.
+    pub(crate) is_line_as_written: bool,
 }
 
 /// Why a request is refused by its head alone.
@@ -98,6 +100,7 @@ pub(crate) enum RequestError {
 struct Line {
     method: Span,
     target: Span,
+    version: Span,
     minor: u8,
 }
 
@@ -119,6 +122,7 @@ fn split(head: &Head, buffer: &[u8]) -> Result<Line, RequestError> {
     Ok(Line {
         method: Span::new(start..start + first),
         target: Span::new(start + first + 1..start + last),
+        version: Span::new(start + last + 1..head.line.end()),
         minor,
     })
 }
@@ -163,6 +167,7 @@ impl Request {
             names_fields: false,
             max_forwards: None,
             has_idempotency_key: false,
+            is_line_as_written: target == line.target && line.version.of(buffer) == b"HTTP/1.1",
         };
         request.read_fields(head, buffer)?;
         if method == Method::Trace && request.has_body() {

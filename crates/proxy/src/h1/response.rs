@@ -24,6 +24,8 @@ pub(crate) struct Response {
     pub(crate) has_date: bool,
     /// It answers HEAD: what its fields say of a body is of one that never comes.
     pub(crate) is_to_head: bool,
+    /// Its first line stands in the buffer as a client gets it.
+    pub(crate) is_line_as_written: bool,
 }
 
 /// Why a response cannot be passed on.
@@ -60,6 +62,13 @@ fn split(head: &Head, buffer: &[u8]) -> Result<(u8, u16, Span), ResponseError> {
     Ok((u8::from(*minor != b'0'), status, Span::new(end - reason.len()..end)))
 }
 
+/// Whether it is of HTTP/1.1, and a blank stands before the reason.
+fn is_as_written(head: &Head, buffer: &[u8], reason: Span) -> bool {
+    let before =
+        &head.line.of(buffer)[..head.line.end() - head.line.start() - (reason.end() - reason.start())];
+    before.starts_with(b"HTTP/1.1 ") && before.ends_with(b" ")
+}
+
 impl Response {
     /// Understands a whole head of the answer to a request of this method.
     ///
@@ -87,6 +96,7 @@ impl Response {
             names_fields: options.names_fields,
             has_date,
             is_to_head: method == Method::Head,
+            is_line_as_written: is_as_written(head, buffer, reason),
         };
         let declared = declared(head, buffer, minor);
         if status < 200 || status == 204 {
