@@ -19,7 +19,6 @@ use ringmaster_core::Generation;
 use ringmaster_core::spec::HedgeAfter;
 use smallvec::SmallVec;
 use tokio::io::ReadBuf;
-use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
 use tokio::time::{Instant, sleep};
 
@@ -35,6 +34,7 @@ use crate::latency;
 use crate::picker::{self, Choice, Wish};
 use crate::retry::{self, Decision, Rights};
 use crate::routing::Service;
+use crate::socket::Socket;
 use crate::ticks::Alarm;
 use crate::upstream::{
     Connection, Endpoint, Failure, FailureKind, HeadFailure, InFlight, Reuse, Sent, read_head,
@@ -123,7 +123,7 @@ enum Event {
 /// Tries until a response begins, or the decision is to give up; the error is none if the client is gone.
 pub(crate) async fn run(
     job: &Job<'_>,
-    client: &TcpStream,
+    client: &mut Socket,
     timer: &mut Timer,
 ) -> Result<Begun, Option<Refusal>> {
     let now = job.worker.now();
@@ -475,8 +475,9 @@ pub(crate) fn forget_head(buffer: &mut Buffer) {
 }
 
 /// Resolves when a client is gone: reset, or closed for long.
-async fn gone(client: &TcpStream) {
+async fn gone(client: &mut Socket) {
     let mut byte = [0];
+    let Ok(client) = client.registered() else { return };
     let peeked = poll_fn(|cx| client.poll_peek(cx, &mut ReadBuf::new(&mut byte))).await;
     match peeked {
         // It may only have closed its side for writing.

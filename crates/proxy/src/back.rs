@@ -222,7 +222,11 @@ impl Passage<'_> {
         let endpoint = Rc::clone(in_flight.endpoint());
         let mut in_flight = Some(in_flight);
         let result = {
-            let (mut watched, mut sink) = self.client.stream.split();
+            let client = match self.client.stream.registered() {
+                Ok(client) => client,
+                Err(error) => return self.gave_up(&error),
+            };
+            let (mut watched, mut sink) = client.split();
             let (mut source, _) = connection.stream.split();
             let way = Way { source: &mut source, sink: &mut sink, pipes: &self.worker.pipes };
             let relaying = relay(way, &mut buffer, &mut body, out, outgoing, &relayed, &mut in_flight);
@@ -268,7 +272,9 @@ impl Passage<'_> {
             let Begun { mut connection, buffer, in_flight, .. } = begun;
             let rest = &buffer[buffer.head.len..];
             let token = self.worker.token();
-            upgrade::run(&mut self.client.stream, early, &mut connection.stream, rest, token).await;
+            if let Ok(client) = self.client.stream.registered() {
+                upgrade::run(client, early, &mut connection.stream, rest, token).await;
+            }
             drop(in_flight);
         }
         After::Close

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -13,7 +14,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::answer::Answer;
@@ -24,6 +24,7 @@ use crate::h1::emit::{Forwarding, Persistence};
 use crate::h1::head::{Progress, Side};
 use crate::h1::request::{self, Request};
 use crate::io::{Buffer, Parts, Timer, read_more, write_both};
+use crate::socket::Socket;
 use crate::worker::Worker;
 
 /// How long, and for how many bytes, what a client still sends is thrown away before its connection is closed: else
@@ -38,7 +39,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// A client's connection.
 pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Socket,
     pub(crate) address: IpAddr,
     pub(crate) forwarding: Forwarding,
     pub(crate) timer: Timer,
@@ -77,7 +78,7 @@ enum NoRequest {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr) {
     let address = address.ip().to_canonical();
     let front = Rc::clone(&worker.routing().front);
     let Some(_place) = worker.crowd.enter(address, front.limits.connections_per_client) else {
@@ -89,15 +90,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, address: Socket
     drop(front);
     let mut client = Client { stream, address, forwarding, timer };
     let closing = worker.closing.witness();
-    let mut idle_since = worker.now();
     loop {
-        let until = idle_since + worker.routing().front.limits.idle_timeout.0;
-        if !client.has_more(until, &closing).await {
-            break;
-        }
-        // On the heap, and only while there is something to do: an idle connection is small.
+        // The first time nobody has waited yet: most bring a request with them. On the heap, and only while there is something to do: an idle connection is small.
         match Box::pin(burst(&worker, &mut client, &closing)).await {
-            Burst::Idle(since) => idle_since = since,
+            Burst::Idle(since) => {
+                let until = since + worker.routing().front.limits.idle_timeout.0;
+                if !client.has_more(until, &closing).await {
+                    break;
+                }
+            }
             Burst::Close => break,
             Burst::Linger => {
                 Box::pin(linger(&mut client.stream)).await;
@@ -113,6 +114,7 @@ impl Client {
     /// Waits for bytes, or the end; false if there will be none `until` then, or as `closing` says.
     async fn has_more(&mut self, until: Instant, closing: &Witness) -> bool {
         let Client { stream, timer, .. } = self;
+        let Ok(stream) = stream.registered() else { return false };
         let readable = poll_fn(|cx| {
             if closing.poll(cx).is_ready() {
                 return Poll::Ready(false);
@@ -120,6 +122,18 @@ impl Client {
             stream.poll_read_ready(cx).map(|ready| ready.is_ok())
         });
         timer.until(until, readable).await == Some(true)
+    }
+
+    /// Reads what has come; none if nothing has.
+    fn read_what_has_come(&mut self, buffer: &mut Buffer) -> Option<io::Result<usize>> {
+        if self.stream.is_fresh() {
+            let read = self.stream.read_now(buffer);
+            return Some(read)
+                .filter(|read| !matches!(read, Err(e) if e.kind() == io::ErrorKind::WouldBlock));
+        }
+        // Polled and not tried: a read that finds less than there is room for settles that there is no more, and spares
+        // whoever looks next a call to learn it.
+        read_more(&mut self.stream, buffer).now_or_never()
     }
 }
 
@@ -160,9 +174,7 @@ async fn burst(worker: &Rc<Worker>, client: &mut Client, closing: &Witness) -> B
 /// Serves requests as long as there are bytes of them.
 async fn requests(worker: &Rc<Worker>, client: &mut Client) -> Burst {
     let mut buffer = worker.buffers.take();
-    // Polled and not tried: a read that finds less than there is room for settles that there is no more, and spares
-    // whoever looks next a call to learn it.
-    match read_more(&mut client.stream, &mut buffer).now_or_never() {
+    match client.read_what_has_come(&mut buffer) {
         Some(Ok(0) | Err(_)) => return Burst::Close,
         Some(Ok(_)) => {}
         None => return Burst::Idle(worker.now()),
@@ -237,14 +249,15 @@ pub(crate) async fn answer(
 }
 
 /// Ends a connection so that the other side sees that something is missing.
-fn cut_off(stream: &TcpStream) {
-    if let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
+fn cut_off(stream: &Socket) {
+    let resets = |fd: BorrowedFd<'_>| SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+    if let Err(error) = stream.fd().and_then(resets) {
         tracing::trace!(%error, "client connection was gone before it was cut off");
     }
 }
 
 /// Says that nothing more comes, and waits until the client has noticed.
-async fn linger(stream: &mut TcpStream) {
+async fn linger(stream: &mut Socket) {
     let closing = async {
         stream.shutdown().await?;
         let mut thrown_away = [0; 4 << 10];

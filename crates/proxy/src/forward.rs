@@ -177,7 +177,7 @@ impl Passage<'_> {
             generation: self.generation,
             wire: &wire,
         };
-        let begun = attempt::run(&job, &self.client.stream, &mut self.client.timer).await;
+        let begun = attempt::run(&job, &mut self.client.stream, &mut self.client.timer).await;
         let mut begun = match begun {
             Ok(begun) => begun,
             // Nobody is left to take an answer.

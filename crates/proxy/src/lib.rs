@@ -39,6 +39,7 @@ mod registry;
 mod relay;
 mod retry;
 mod routing;
+mod socket;
 mod splice;
 mod stats;
 mod stream;

@@ -210,7 +210,8 @@ impl Try<'_> {
         let reused = connection.is_reused();
         let relayed = Cell::new(0);
         let (result, keep_alive, persistence, uploaded) = {
-            let (mut from_client, mut to_client) = client.stream.split();
+            let Ok(stream) = client.stream.registered() else { return Outcome::Done(After::Close) };
+            let (mut from_client, mut to_client) = stream.split();
             let (mut from_upstream, mut to_upstream) = connection.stream.split();
             let future =
                 pin!(upload.run(self.sending.head, &mut from_client, buffer, &mut to_upstream, self.signs));

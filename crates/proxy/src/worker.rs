@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::FutureExt;
-use tokio::net::{TcpListener, TcpStream};
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -31,6 +32,7 @@ use crate::io::Buffers;
 use crate::key::Random;
 use crate::registry::Shared;
 use crate::routing::Routing;
+use crate::socket::Socket;
 use crate::splice::Pipes;
 use crate::ticks::Ticks;
 
@@ -41,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Accept connections from this socket.
-    Open { address: SocketAddr, socket: StdListener },
+    Open { address: SocketAddr, socket: TcpListener },
     /// Close the socket of this address; its connections live on.
     Close { address: SocketAddr },
 }
@@ -202,7 +204,7 @@ impl Worker {
                 Some(Command::Open { address, socket }) => {
                     let close = self.token.child_token();
                     open.insert(address, close.clone());
-                    match TcpListener::from_std(socket) {
+                    match watched(socket) {
                         Ok(listener) => drop(self.tasks.spawn_local(Rc::clone(self).accept(listener, close))),
                         Err(error) => tracing::error!(%address, %error, "a worker cannot listen"),
                     }
@@ -220,11 +222,11 @@ impl Worker {
         }
     }
 
-    async fn accept(self: Rc<Self>, listener: TcpListener, close: CancellationToken) {
+    async fn accept(self: Rc<Self>, listener: AsyncFd<TcpListener>, close: CancellationToken) {
         loop {
             // Cancel-safe: a connection that `accept` has not returned is still in the queue.
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = listener.async_io(Interest::READABLE, accept) => accepted,
                 () = close.cancelled() => break,
             };
             match accepted {
@@ -237,12 +239,12 @@ impl Worker {
             }
         }
         // Whoever is in the queue has been told that the connection stands: closing would reset it.
-        while let Some(Ok((stream, client))) = listener.accept().now_or_never() {
+        while let Ok((stream, client)) = accept(listener.get_ref()) {
             self.connected(stream, client);
         }
     }
 
-    fn connected(self: &Rc<Self>, stream: TcpStream, client: SocketAddr) {
+    fn connected(self: &Rc<Self>, stream: Socket, client: SocketAddr) {
         let worker = Rc::clone(self);
         self.tasks.spawn_local(async move {
             let _open = OpenConnection::count(&worker.shared);
@@ -254,6 +256,22 @@ impl Worker {
             .await;
         });
     }
+}
+
+/// Not the runtime's own kind of listener, which has each connection watched before anybody waits for it.
+#[expect(
+    deprecated,
+    reason = "the successor is unsafe for what has no descriptor of its own; a listener has"
+)]
+fn watched(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    AsyncFd::with_interest(listener, Interest::READABLE)
+}
+
+/// The next connection in the queue, if there is one.
+fn accept(listener: &TcpListener) -> io::Result<(Socket, SocketAddr)> {
+    let (socket, client) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let client = client.and_then(|client| SocketAddr::try_from(client).ok());
+    Ok((Socket::new(socket), client.ok_or(io::ErrorKind::ConnectionAborted)?))
 }
 
 /// Counts a client's connection as open until it is dropped.

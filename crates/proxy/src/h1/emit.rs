@@ -3,7 +3,7 @@
 //! Every message is written anew from what was understood of it: nothing of a line that was only tolerated gets further.
 //! The fields that go on keep their order, their spelling and their repeats.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 
 use super::bytes::{is_token, list};
@@ -31,10 +31,27 @@ pub(crate) struct Forwarding {
 impl Forwarding {
     /// Of a client whose word is not taken.
     pub(crate) fn of(client: IpAddr) -> Forwarding {
-        let element = if client.is_ipv6() { format!("for=\"[{client}]\"") } else { format!("for={client}") };
-        let client = client.to_string().into_bytes().into();
-        Forwarding { client, element: element.into_bytes().into(), trusted: false }
+        let text = match client {
+            IpAddr::V4(client) => v4(client),
+            IpAddr::V6(client) => client.to_string().into_bytes(),
+        };
+        let (before, after): (&[u8], &[u8]) =
+            if client.is_ipv6() { (b"for=\"[", b"]\"") } else { (b"for=", b"") };
+        let element = [before, &text, after].concat().into();
+        Forwarding { client: text.into(), element, trusted: false }
     }
+}
+
+/// An address as text: each connection has one written.
+fn v4(address: Ipv4Addr) -> Vec<u8> {
+    let mut text = Vec::with_capacity(15);
+    for octet in address.octets() {
+        if !text.is_empty() {
+            text.push(b'.');
+        }
+        number(&mut text, u64::from(octet));
+    }
+    text
 }
 
 /// What is written of a request besides its fields.
