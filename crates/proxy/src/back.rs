@@ -186,6 +186,9 @@ impl Passage<'_> {
         drop(in_flight);
         let data = &buffer[body.clone()];
         self.exchange.sent(data.len() as u64);
+        if persistence == Persistence::Closes {
+            self.client.stream.write_last();
+        }
         let result = if data.len() <= COPIED_BYTES_MAX {
             out.extend_from_slice(data);
             relay::write(&mut self.client.stream, out, &[], outgoing.stall).await

@@ -1,18 +1,23 @@
 //! A client's socket, which the poller learns of only when somebody has to wait for it: a connection that brings one request
 //! at once, takes its answer at once and closes costs the two system calls less that say so.
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::net::TcpStream as StdStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rustix::buffer::spare_capacity;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A client's socket.
-pub(crate) struct Socket(State);
+pub(crate) struct Socket {
+    state: State,
+    /// What is written now is the last.
+    is_last: bool,
+}
 
 enum State {
     /// Nobody has had to wait for it yet.
@@ -25,12 +30,12 @@ enum State {
 impl Socket {
     /// Of a descriptor that does not block.
     pub(crate) fn new(fresh: OwnedFd) -> Socket {
-        Socket(State::Fresh(fresh.into()))
+        Socket { state: State::Fresh(fresh.into()), is_last: false }
     }
 
     /// Whether nobody has had to wait for it yet: nothing says whether there is something to read.
     pub(crate) fn is_fresh(&self) -> bool {
-        matches!(self.0, State::Fresh(_))
+        matches!(self.state, State::Fresh(_))
     }
 
     /// Reads what has come already behind what `buffer` holds; 0 is the end.
@@ -46,7 +51,7 @@ impl Socket {
     /// # Errors
     /// It is closed.
     pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
-        match &self.0 {
+        match &self.state {
             State::Fresh(fresh) => Ok(fresh.as_fd()),
             State::Registered(stream) => Ok(stream.as_fd()),
             State::Lost => Err(io::ErrorKind::NotConnected.into()),
@@ -59,22 +64,47 @@ impl Socket {
     /// The system's, if it cannot watch one more; the connection is closed then.
     pub(crate) fn registered(&mut self) -> io::Result<&mut TcpStream> {
         if self.is_fresh()
-            && let State::Fresh(fresh) = std::mem::replace(&mut self.0, State::Lost)
+            && let State::Fresh(fresh) = std::mem::replace(&mut self.state, State::Lost)
         {
-            self.0 = State::Registered(TcpStream::from_std(fresh)?);
+            self.state = State::Registered(TcpStream::from_std(fresh)?);
         }
-        match &mut self.0 {
+        match &mut self.state {
             State::Registered(stream) => Ok(stream),
             State::Fresh(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// Does at once what can be done at once; none if it has to be waited for.
-    fn now<T>(&mut self, act: impl FnOnce(&mut StdStream) -> io::Result<T>) -> Option<io::Result<T>> {
-        let State::Fresh(fresh) = &mut self.0 else { return None };
-        Some(act(fresh))
-            .filter(|done| !matches!(done, Err(error) if error.kind() == io::ErrorKind::WouldBlock))
+    /// What is written from now on is the last, and the socket is dropped as soon as it is written: its end is kept back
+    /// until then, and goes in one packet with the end of the connection.
+    pub(crate) fn write_last(&mut self) {
+        self.is_last = true;
     }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let flags = if self.is_last { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+        if let State::Fresh(fresh) = &self.state {
+            match send(fresh, pieces, flags) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+        let stream = self.registered()?;
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_io(Interest::WRITABLE, || send(&*stream, pieces, flags)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+}
+
+/// Hands bytes over to the system, as many as it takes.
+fn send(socket: impl AsFd, pieces: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
+    Ok(match pieces {
+        [piece] => rustix::net::send(socket, piece, flags)?,
+        _ => rustix::net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), flags)?,
+    })
 }
 
 impl AsyncRead for Socket {
@@ -89,10 +119,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match self.now(|fresh| fresh.write(data)) {
-            Some(written) => Poll::Ready(written),
-            None => Pin::new(self.registered()?).poll_write(cx, data),
-        }
+        self.poll_send(cx, &[IoSlice::new(data)])
     }
 
     fn poll_write_vectored(
@@ -100,10 +127,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.now(|fresh| fresh.write_vectored(data)) {
-            Some(written) => Poll::Ready(written),
-            None => Pin::new(self.registered()?).poll_write_vectored(cx, data),
-        }
+        self.poll_send(cx, data)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -121,7 +145,7 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -149,6 +173,28 @@ mod tests {
         let mut answer = String::new();
         far.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "answer");
+    }
+
+    #[tokio::test]
+    async fn what_is_written_last_arrives_with_the_end() {
+        for registered in [false, true] {
+            let (mut far, mut near) = pair();
+            if registered {
+                near.registered().unwrap();
+            }
+            near.write_last();
+            let pieces = [IoSlice::new(b"head "), IoSlice::new(b"body")];
+            assert_eq!(near.write_vectored(&pieces).await.unwrap(), 9);
+            assert_eq!(near.is_fresh(), !registered);
+            far.set_nonblocking(true).unwrap();
+            let early = far.read(&mut [0; 16]).unwrap_err();
+            assert_eq!(early.kind(), io::ErrorKind::WouldBlock, "it is kept back");
+            far.set_nonblocking(false).unwrap();
+            drop(near);
+            let mut whole = String::new();
+            far.read_to_string(&mut whole).unwrap();
+            assert_eq!(whole, "head body");
+        }
     }
 
     #[tokio::test]
