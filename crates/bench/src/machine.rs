@@ -22,6 +22,8 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) kernel: String,
     pub(crate) load_average: String,
+    /// Neither packet filters nor other traffic of the machine are in the way.
+    pub(crate) has_own_network: bool,
 }
 
 impl Cores {
@@ -70,7 +72,14 @@ pub(crate) fn describe() -> Machine {
         cores: std::thread::available_parallelism().map_or(1, usize::from).max(cores_online()),
         kernel: file("/proc/sys/kernel/osrelease").trim().to_owned(),
         load_average: averages.split(' ').take(3).collect::<Vec<_>>().join(" "),
+        has_own_network: has_own_network(),
     }
+}
+
+/// Whether the network namespace is another than that of the first process; false where that may not be looked at.
+fn has_own_network() -> bool {
+    let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    of("1").is_some_and(|first| of("self") != Some(first))
 }
 
 fn cores_online() -> usize {

@@ -64,13 +64,15 @@ impl Report {
     }
 
     fn introduction(&self) -> String {
-        let Machine { commit, processor, cores, kernel, load_average } = &self.machine;
+        let Machine { commit, processor, cores, kernel, load_average, has_own_network } = &self.machine;
+        let network =
+            if *has_own_network { "a network namespace of its own" } else { "the machine's own network" };
         let peers: Vec<String> = [Kind::Haproxy, Kind::Nginx].into_iter().filter_map(Kind::version).collect();
         let requests: u64 = self.slots.iter().map(|slot| slot.requests).sum();
         let beside = if peers.is_empty() { "no peer is installed".to_owned() } else { peers.join(", ") };
         format!(
             "# What a request costs\n\nPrinted by `make bench`. Commit {commit}; {processor}, {cores} cores, Linux {kernel}, load average \
-             {load_average}; {beside}.\nOne worker on one core, load and origins on another; {} rounds of {:?} per work, \
+             {load_average}, {network}; {beside}.\nOne worker on one core, load and origins on another; {} rounds of {:?} per work, \
              interleaved proxy by proxy; {requests} responses, {}.\nThe ratio is to haproxy in the same round, the median of the \
              rounds (least and most). Ratios count; times are those of a shared machine.\n\n",
             self.plan.rounds,

@@ -15,7 +15,10 @@ use tokio::sync::watch;
 
 use crate::world::{World, within};
 
-const STREAMS: u64 = 32;
+/// Slow readers.
+const DOWNLOADS: u64 = 200;
+/// Those whose bodies nobody takes: each takes its time until all the buffers on its way are full.
+const UPLOADS: u64 = 32;
 const BODY_BYTES: u64 = 100_000_000;
 /// The goal: at most this much for each stream.
 const KIB_PER_STREAM_MAX: u64 = 256;
@@ -55,11 +58,11 @@ async fn downloads_alone() {
     assert!(receive(&mut warm).await > BODY_BYTES);
     let before = resident_kib();
     let mut clients = Vec::new();
-    for _ in 0..STREAMS {
+    for _ in 0..DOWNLOADS {
         clients.push(ask(&world, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await);
     }
-    stalled(&moved).await;
-    bounded(before);
+    stalled(&moved, DOWNLOADS).await;
+    bounded(before, DOWNLOADS);
     assert!(receive(&mut clients[0]).await > BODY_BYTES, "what was held up comes as a whole");
     drop((warm, clients));
     world.stop().await;
@@ -79,15 +82,15 @@ async fn uploads_alone() {
     open.send_replace(false);
     let before = resident_kib();
     let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..STREAMS {
+    for _ in 0..UPLOADS {
         let (mut client, moved) = (ask(&world, &head).await, Arc::clone(&moved));
         clients.spawn(async move {
             send_body(&mut client, &moved).await;
             answered(&mut client).await
         });
     }
-    stalled(&moved).await;
-    bounded(before);
+    stalled(&moved, UPLOADS).await;
+    bounded(before, UPLOADS);
     open.send_replace(true);
     let all = tokio::time::timeout(Duration::from_secs(60), clients.join_all()).await.unwrap();
     assert!(all.into_iter().all(|answered| answered), "what was held up was taken as a whole");
@@ -173,7 +176,7 @@ async fn answered(client: &mut TcpStream) -> bool {
 }
 
 /// Waits until nothing moves any more.
-async fn stalled(moved: &AtomicU64) {
+async fn stalled(moved: &AtomicU64, streams: u64) {
     let mut ticks = tokio::time::interval(Duration::from_millis(250));
     let (mut before, mut quiet) = (0, 0);
     while quiet < 3 {
@@ -182,11 +185,11 @@ async fn stalled(moved: &AtomicU64) {
         quiet = if now == before && now > 0 { quiet + 1 } else { 0 };
         before = now;
     }
-    assert!(before < STREAMS * BODY_BYTES, "nothing was held up");
+    assert!(before < streams * BODY_BYTES, "nothing was held up");
 }
 
-fn bounded(before: u64) {
-    let each = resident_kib().saturating_sub(before) / STREAMS;
+fn bounded(before: u64, streams: u64) {
+    let each = resident_kib().saturating_sub(before) / streams;
     assert!(each <= KIB_PER_STREAM_MAX, "{each} KiB are held of each stream");
     println!("{each} KiB are held of each stream");
 }

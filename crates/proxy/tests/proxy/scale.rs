@@ -134,8 +134,13 @@ async fn exhausted_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a figure of the release build: cargo test --release … -- --ignored idle_connections --nocapture"]
-async fn idle_connections_are_cheap() {
+async fn five_thousand_idle_connections_are_cheap() {
+    alone("scale::idle_alone").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by five_thousand_idle_connections_are_cheap, in a process of its own"]
+async fn idle_alone() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let origin = Origin::named("ok").await;
