@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::world::{World, within};
 
@@ -24,6 +25,9 @@ const BODY_BYTES: u64 = 100_000_000;
 const KIB_PER_STREAM_MAX: u64 = 256;
 const PART: &[u8] = &[b'x'; 50_000];
 
+/// All those buffers take their time to fill where other tests run beside.
+const LONG: Duration = Duration::from_secs(120);
+
 /// Opens the origin: until then it neither reads nor writes bodies, or clients do not.
 type Gate = watch::Receiver<bool>;
 
@@ -32,7 +36,7 @@ async fn streams_that_nobody_reads_leave_memory_bounded() {
     for alone in ["memory::downloads_alone", "memory::uploads_alone"] {
         let this = std::env::current_exe().unwrap();
         let run = Command::new(this).args(["--ignored", "--exact", alone]).output();
-        let output = within(run).await.unwrap();
+        let output = timeout(LONG, run).await.expect("it ends before the deadline").unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && text.contains("1 passed"), "{alone}: {text}");
     }
