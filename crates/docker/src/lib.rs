@@ -28,9 +28,9 @@ use bollard::query_parameters::{
 };
 use futures_util::stream::BoxStream;
 use ringmaster_core::observed::{ReplicaState, RuntimeId, RuntimeReplica};
-use ringmaster_core::spec::{PreStop, Template};
+use ringmaster_core::spec::Template;
 use ringmaster_runtime::{
-    CreateRequest, ErrorKind, ExecOutcome, Runtime, RuntimeError, Signal, Wake, labels,
+    CreateRequest, ErrorKind, ExecOutcome, Inspected, Runtime, RuntimeError, Signal, Wake,
 };
 
 use crate::engine::{CHANGE_MAX, Engine, READ_MAX};
@@ -106,9 +106,13 @@ impl DockerRuntime {
         self.network.teardown(&self.engine).await
     }
 
-    async fn find(&self, id: &str) -> Result<Option<RuntimeReplica>, RuntimeError> {
+    async fn look(&self, id: &str) -> Result<Option<Inspected>, RuntimeError> {
         let network_id = self.network.known_id().await;
         self.lister(network_id.as_deref()).one(id).await
+    }
+
+    async fn find(&self, id: &str) -> Result<Option<RuntimeReplica>, RuntimeError> {
+        Ok(self.look(id).await?.map(|found| found.replica))
     }
 
     fn lister<'a>(&'a self, network_id: Option<&'a str>) -> Lister<'a> {
@@ -228,8 +232,8 @@ impl Runtime for DockerRuntime {
         Ok(replicas)
     }
 
-    async fn inspect(&self, id: &RuntimeId) -> Result<Option<RuntimeReplica>, RuntimeError> {
-        self.find(&id.0).await
+    async fn inspect(&self, id: &RuntimeId) -> Result<Option<Inspected>, RuntimeError> {
+        self.look(&id.0).await
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<RuntimeReplica, RuntimeError> {
@@ -256,18 +260,6 @@ impl Runtime for DockerRuntime {
         self.find(&id).await?.ok_or_else(|| {
             RuntimeError::new(operation, ErrorKind::NotFound, "it was removed as soon as it had started")
         })
-    }
-
-    async fn pre_stop(&self, id: &RuntimeId) -> Result<Option<PreStop>, RuntimeError> {
-        let found =
-            self.ours("look at", id).await?.and_then(|found| found.config?.labels?.remove(labels::PRE_STOP));
-        let read = |text: String| {
-            serde_json::from_str(&text).map_err(|error| {
-                let operation = format!("read the label {} of container {}", labels::PRE_STOP, short(&id.0));
-                RuntimeError::new(operation, ErrorKind::Engine, error.to_string())
-            })
-        };
-        found.map(read).transpose()
     }
 
     async fn exec(

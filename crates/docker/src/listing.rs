@@ -11,8 +11,9 @@ use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnu
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use ringmaster_core::observed::{ExitInfo, ReplicaState, RuntimeId, RuntimeReplica};
+use ringmaster_core::spec::PreStop;
 use ringmaster_core::{ReplicaName, Revision, Timestamp};
-use ringmaster_runtime::{ErrorKind, RuntimeError, labels};
+use ringmaster_runtime::{ErrorKind, Inspected, RuntimeError, labels};
 
 use crate::engine::{Engine, READ_MAX};
 use crate::network::short;
@@ -79,6 +80,7 @@ impl Lister<'_> {
         // Taken before: what is created meanwhile need not be in the list.
         let mut missing = self.known.now();
         let replicas = self.replicas("list replicas", None).await?;
+        let replicas: Vec<_> = replicas.into_iter().map(|found| found.replica).collect();
         for replica in &replicas {
             missing.remove(&replica.id.0);
             self.known.seen(&replica.id.0);
@@ -118,17 +120,18 @@ impl Lister<'_> {
     }
 
     /// The one with this id, if it is of this instance.
-    pub(crate) async fn one(&self, id: &str) -> Result<Option<RuntimeReplica>, RuntimeError> {
+    pub(crate) async fn one(&self, id: &str) -> Result<Option<Inspected>, RuntimeError> {
         let operation = format!("find container {}", short(id));
         // The engine matches prefixes of ids.
-        let found = self.replicas(&operation, Some(id)).await?.into_iter().find(|replica| replica.id.0 == id);
-        if let Some(replica) = &found {
-            self.known.seen(&replica.id.0);
+        let found =
+            self.replicas(&operation, Some(id)).await?.into_iter().find(|found| found.replica.id.0 == id);
+        if let Some(found) = &found {
+            self.known.seen(&found.replica.id.0);
         }
         Ok(found)
     }
 
-    async fn replicas(&self, operation: &str, id: Option<&str>) -> Result<Vec<RuntimeReplica>, RuntimeError> {
+    async fn replicas(&self, operation: &str, id: Option<&str>) -> Result<Vec<Inspected>, RuntimeError> {
         let labels = vec![
             format!("{}={}", labels::OWNER_KEY, labels::OWNER),
             format!("{}={}", labels::INSTANCE, self.instance),
@@ -153,7 +156,7 @@ impl Lister<'_> {
         &self,
         operation: &str,
         summary: ContainerSummary,
-    ) -> Result<Option<RuntimeReplica>, RuntimeError> {
+    ) -> Result<Option<Inspected>, RuntimeError> {
         let broken = |what: String| RuntimeError::new(operation, ErrorKind::Engine, what);
         let id = summary.id.ok_or_else(|| broken("the engine listed a container without id".to_owned()))?;
         let Some(identity) = Identity::read(summary.labels.unwrap_or_default()) else {
@@ -189,7 +192,7 @@ impl Lister<'_> {
         let names = summary.names.unwrap_or_default();
         // A name with a second slash is a link's.
         let engine_name = names.iter().filter_map(|name| name.strip_prefix('/')).find(|n| !n.contains('/'));
-        Ok(Some(RuntimeReplica {
+        let replica = RuntimeReplica {
             id: RuntimeId(id),
             engine_name: engine_name.unwrap_or_default().to_owned(),
             name: identity.name,
@@ -199,7 +202,8 @@ impl Lister<'_> {
             // The list tells whole seconds.
             created_at: Timestamp(u64::try_from(summary.created.unwrap_or(0)).unwrap_or(0) * 1_000),
             host: identity.host,
-        }))
+        };
+        Ok(Some(Inspected { replica, pre_stop: identity.pre_stop }))
     }
 
     /// The state of a container that does not run; none if it is gone.
@@ -249,6 +253,8 @@ struct Identity {
     revision: Revision,
     port: u16,
     host: Option<String>,
+    /// What is to run before its stop. That it cannot be read is told when it is to run, and hides no replica.
+    pre_stop: Result<Option<PreStop>, String>,
 }
 
 impl Identity {
@@ -260,9 +266,14 @@ impl Identity {
         let revision = Revision(found.remove(labels::REVISION)?);
         let port = found.remove(labels::PORT)?;
         let host = found.remove(labels::HOST);
+        let pre_stop = found.remove(labels::PRE_STOP).map(|text| {
+            serde_json::from_str(&text)
+                .map_err(|error| format!("its label {} cannot be read: {error}", labels::PRE_STOP))
+        });
+        let pre_stop = pre_stop.transpose();
         let name = format!("{service}-{ordinal}-{attempt}");
         Some(match (name.parse(), port.parse()) {
-            (Ok(name), Ok(port)) => Ok(Identity { name, revision, port, host }),
+            (Ok(name), Ok(port)) => Ok(Identity { name, revision, port, host, pre_stop }),
             (Err(_), _) => Err(format!("`{name}` is not a replica's name")),
             (_, Err(_)) => Err(format!("`{port}` is not a port")),
         })
@@ -323,6 +334,10 @@ mod tests {
             broken.insert(key.to_owned(), value.to_owned());
             assert!(Identity::read(broken).unwrap().is_err(), "{key}={value}");
         }
+        let mut hooked = found(&all);
+        hooked.insert(labels::PRE_STOP.to_owned(), "{".to_owned());
+        let why = Identity::read(hooked).unwrap().unwrap().pre_stop.unwrap_err();
+        assert!(why.contains(labels::PRE_STOP), "{why}");
     }
 
     #[test]

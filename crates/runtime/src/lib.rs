@@ -41,11 +41,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Any failure or doubt is an error: a partial list is never returned.
     async fn list(&self) -> Result<Vec<RuntimeReplica>, RuntimeError>;
 
-    /// One replica as it is now; `None` if it is gone or is not ours.
+    /// One replica as it is now, and what is to run before its stop; `None` if it is gone or is not ours.
     ///
     /// # Errors
     /// As the engine answers.
-    async fn inspect(&self, id: &RuntimeId) -> Result<Option<RuntimeReplica>, RuntimeError>;
+    async fn inspect(&self, id: &RuntimeId) -> Result<Option<Inspected>, RuntimeError>;
 
     /// Creates and starts a replica and returns it as it runs, with its address.
     ///
@@ -54,12 +54,6 @@ pub trait Runtime: Send + Sync + 'static {
     /// names it). What was created when the start fails is left behind in state `Created` or `Exited`, to be
     /// listed and removed like any dead replica.
     async fn create(&self, request: &CreateRequest) -> Result<RuntimeReplica, RuntimeError>;
-
-    /// What is to run before a replica is stopped, as it was created with; `None` if nothing, or if it is gone.
-    ///
-    /// # Errors
-    /// As the engine answers; [`ErrorKind::Engine`] if what was written down cannot be read.
-    async fn pre_stop(&self, id: &RuntimeId) -> Result<Option<PreStop>, RuntimeError>;
 
     /// Runs a command beside a running replica's process: in its container, or on the host in its folder and with its
     /// environment. Not before the last one that was given up has ended.
@@ -115,6 +109,15 @@ pub trait Runtime: Send + Sync + 'static {
     /// again. The stream never ends by itself: it reconnects, and yields [`Wake::Reconnected`] whenever hints
     /// may have been missed, [`Wake::Disconnected`] when the engine stops answering.
     fn events(&self) -> BoxStream<'static, Wake>;
+}
+
+/// A replica, looked at by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// As it is now.
+    pub replica: RuntimeReplica,
+    /// What is to run before it is stopped, as it was created with; or why what was written down cannot be read.
+    pub pre_stop: Result<Option<PreStop>, String>,
 }
 
 /// What to create.
