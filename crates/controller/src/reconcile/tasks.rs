@@ -69,6 +69,7 @@ pub(super) enum Done {
         result: Result<Option<Generation>, StoreError>,
     },
     ReadyWritten(Result<(), StateError>),
+    Remembered(Result<(), StateError>),
     Scaled(Box<Scaled>),
     CpuUsed {
         service: ServiceName,
@@ -180,6 +181,7 @@ impl Reconciler {
                 self.on_given_up(&service, &why, back_to, result);
             }
             Done::ReadyWritten(result) => self.on_ready_written(result),
+            Done::Remembered(result) => self.on_remembered(result),
             Done::Scaled(scaled) => self.on_scaled(*scaled),
             Done::CpuUsed { service, result } => self.on_cpu_used(&service, result),
             Done::Replied => {}
