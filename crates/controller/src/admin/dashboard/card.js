@@ -165,7 +165,7 @@ export class Card {
       bar.value = took ?? 0;
       bar.setAttribute("aria-label", `${replica.name} drains`);
       const time = took === null ? "" : `, ${span(took)} of ${span(limit)}`;
-      set(text, `draining: ${replica.inFlight} in flight${time}`);
+      set(text, `draining: ${busy(replica)}${time}`);
     });
   }
 
@@ -360,6 +360,14 @@ function backTo(to, from, at) {
 }
 
 // Why and since when the data plane leaves it out, or puts it to the proof.
+function busy({ inFlight, streams }) {
+  const s = (count) => (count === 1 ? "" : "s");
+  const open = Math.min(streams, inFlight);
+  const rest = inFlight - open;
+  if (!open) return `${inFlight} in flight`;
+  return `${rest ? `${rest} request${s(rest)}, ` : ""}${open} stream${s(open)}`;
+}
+
 function leftOut({ message, circuit }) {
   const ago = span(now() - circuit.since);
   return circuit.onProbation ? `${message}, ejected ${ago} ago` : `${message}, for ${ago}`;
