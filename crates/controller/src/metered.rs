@@ -98,6 +98,7 @@ impl Runtime for Metered {
             let kind = match wake {
                 Wake::Changed => "changed",
                 Wake::Stopping(_) => "stopping",
+                Wake::ChangedLimits(..) => "changed_limits",
                 Wake::Reconnected => "reconnected",
                 Wake::Disconnected(_) => "disconnected",
             };

@@ -271,6 +271,7 @@ impl Reconciler {
                     self.timeline.warning(Some(&name.service), &name.short(), Reason::Stopping, message);
                 }
             }
+            Wake::ChangedLimits(id, how) => self.world.changed_limits(&id, how),
             // That it answers again is told once a list has succeeded, which may be before this.
             Wake::Reconnected => self.world.listing.want(),
             Wake::Disconnected(why) => {

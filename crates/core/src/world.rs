@@ -8,6 +8,7 @@
 //! not be in it. Each list and each ended action carries a sequence number, and a list never overrules
 //! an action that ended after the list began.
 
+mod drift;
 mod ends;
 mod failure;
 mod listing;
@@ -26,7 +27,7 @@ use crate::desired::Desired;
 use crate::handshake::Handshake;
 use crate::history::History;
 use crate::ids::{Generation, ReplicaName, Revision, ServiceName};
-use crate::observed::{Health, Observed, Pending, Replica, ReplicaState, RuntimeId, RuntimeReplica};
+use crate::observed::{Drift, Health, Observed, Pending, Replica, ReplicaState, RuntimeId, RuntimeReplica};
 use crate::rollout::Release;
 
 pub use ends::News;
@@ -53,6 +54,10 @@ pub struct World {
     health: BTreeMap<ReplicaName, Health>,
     /// Running replicas that somebody is stopping, and since when.
     stopping: BTreeMap<RuntimeId, Timestamp>,
+    /// Running replicas whose limits somebody has changed, and how.
+    limits: BTreeMap<RuntimeId, String>,
+    /// Why the last repair of a replica has failed.
+    unrepaired: BTreeMap<ReplicaName, String>,
     /// What each service's template resolves to, as the planner is told.
     revisions: BTreeMap<ServiceName, Result<Revision, String>>,
     /// The last release of each service that was ready as a whole, and the life of the service that it belongs to.
@@ -144,6 +149,7 @@ impl World {
         self.handshake.retain(|name| names.contains(name));
         self.stopping.retain(|id, _| next.get(id).is_some_and(stopping::may_be));
         self.listed = Some(next);
+        self.forget_drift();
         vanished
     }
 
@@ -321,7 +327,7 @@ impl World {
         });
         let mut replicas: Vec<Replica> = Vec::new();
         for replica in self.listed.iter().flat_map(BTreeMap::values) {
-            let pending = self.pending.get(&replica.name).map(|action| action.kind);
+            let (drift, pending) = self.drift(&replica.id, &replica.name);
             let stopping_since = self.stopping.get(&replica.id).copied();
             replicas.push(Replica {
                 id: Some(replica.id.clone()),
@@ -334,6 +340,7 @@ impl World {
                 host: replica.host.clone(),
                 health: Health { stopping_since, ..self.health(&replica.name) },
                 pending,
+                drift,
             });
         }
         for (name, action) in &self.pending {
@@ -351,6 +358,7 @@ impl World {
                 host: action.host.clone(),
                 health: Health::default(),
                 pending: Some(Pending::Create),
+                drift: Drift::default(),
             });
         }
         self.debuts.follow(desired);

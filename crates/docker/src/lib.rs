@@ -9,6 +9,7 @@ mod engine;
 mod events;
 mod exec;
 mod image;
+mod limits;
 mod listing;
 mod logs;
 mod network;
@@ -17,6 +18,7 @@ pub mod testing;
 mod usage;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +37,7 @@ use ringmaster_runtime::{
 
 use crate::engine::{CHANGE_MAX, Engine, READ_MAX};
 use crate::exec::Overdue;
+use crate::limits::Audit;
 use crate::listing::{Endings, Known, Lister};
 use crate::network::{OurNetwork, is_ours, short};
 
@@ -70,6 +73,8 @@ pub struct DockerRuntime {
     endings: Endings,
     overdue: Overdue,
     known: Known,
+    /// How many processors the engine's machine has.
+    cpus: i64,
 }
 
 impl DockerRuntime {
@@ -82,6 +87,7 @@ impl DockerRuntime {
         let engine = Engine::connect(&config.socket).await?;
         let network = OurNetwork::new(&config.network, &config.instance);
         network.ensure(&engine).await?;
+        let info = engine.call("ask the engine what it runs on", READ_MAX, engine.docker.info()).await?;
         tracing::info!(
             socket = %config.socket.display(),
             api = %engine.docker.client_version(),
@@ -95,6 +101,7 @@ impl DockerRuntime {
             endings: Endings::default(),
             overdue: Overdue::default(),
             known: Known::default(),
+            cpus: info.ncpu.unwrap_or(i64::MAX / 1_000_000_000),
         })
     }
 
@@ -181,6 +188,16 @@ impl DockerRuntime {
             Err(error) if error.kind == ErrorKind::Conflict => Err(self.name_taken(operation, name).await),
             outcome => outcome,
         }
+    }
+
+    /// Gives a container the limits back that it was made with, if it has others.
+    async fn set_limits_back(&self, id: &str) -> Result<(), RuntimeError> {
+        let Some(found) = self.inspected(id).await? else { return Ok(()) };
+        let Some((how, body)) = limits::undo(&found, self.cpus) else { return Ok(()) };
+        let operation = format!("set back the limits of container {} ({how})", short(id));
+        let docker = self.engine.within(CHANGE_MAX);
+        let call = docker.update_container(id, body);
+        settled(self.engine.call(operation, CHANGE_MAX, call).await)
     }
 
     async fn reattach(&self, id: &str, replica: &RuntimeReplica) -> Result<(), RuntimeError> {
@@ -302,7 +319,13 @@ impl Runtime for DockerRuntime {
         if replica.state == ReplicaState::Paused {
             let operation = format!("resume container {}", replica.name);
             let call = self.engine.docker.unpause_container(&id.0);
-            settled(self.engine.call(operation, READ_MAX, call).await)?;
+            if let Err(error) = settled(self.engine.call(operation, READ_MAX, call).await) {
+                // Engines up to 20.10 say 500 of one that is not paused; whether it is, a look tells.
+                match self.find(&id.0).await? {
+                    Some(now) if now.state == ReplicaState::Paused => return Err(error),
+                    _ => tracing::debug!(%error, "nothing left to resume"),
+                }
+            }
         }
         let name = replica.name.to_string();
         if replica.engine_name != name {
@@ -312,7 +335,7 @@ impl Runtime for DockerRuntime {
         if runs && replica.address.is_none() {
             self.reattach(&id.0, &replica).await?;
         }
-        Ok(())
+        if runs { self.set_limits_back(&id.0).await } else { Ok(()) }
     }
 
     async fn signal(&self, id: &RuntimeId, signal: Signal) -> Result<(), RuntimeError> {
@@ -346,7 +369,8 @@ impl Runtime for DockerRuntime {
     }
 
     fn events(&self) -> BoxStream<'static, Wake> {
-        events::wakes(self.engine.clone(), self.instance.clone())
+        let (engine, instance) = (self.engine.clone(), self.instance.clone());
+        events::wakes(Audit { engine, instance, cpus: self.cpus, back: Arc::default() })
     }
 }
 

@@ -81,7 +81,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn remove(&self, id: &RuntimeId) -> Result<(), RuntimeError>;
 
     /// Undoes what someone did to a running replica by hand: resumes a paused one, gives a renamed one its
-    /// name back, attaches a detached one to the network again. Does nothing to one that is as it should be.
+    /// name back, attaches a detached one to the network again, sets limits back to what it was made with. Does nothing to
+    /// one that is as it should be.
     ///
     /// # Errors
     /// As the engine answers; [`ErrorKind::Conflict`] if the name is taken by another object.
@@ -155,6 +156,8 @@ pub enum Wake {
     /// A signal that ends it was sent to this replica: nothing new should go there. Not every runtime can tell, and
     /// what we stop ourselves is told too.
     Stopping(RuntimeId),
+    /// Somebody has changed the limits of this replica; the text says from what to what. A list does not show it.
+    ChangedLimits(RuntimeId, String),
     /// The event stream was (re-)established: hints may have been missed.
     Reconnected,
     /// The engine does not answer; the text says why.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringmaster_core::desired::Desired;
 use ringmaster_core::observed::{Observed, Pending};
-use ringmaster_core::plan::{Action, Plan};
+use ringmaster_core::plan::{Action, Plan, RepairReason};
 use ringmaster_core::snapshot::Snapshot;
 use ringmaster_core::status::{ServiceStatus, status_after};
 use ringmaster_core::world::{Outlook, Pass};
@@ -255,8 +255,13 @@ impl Reconciler {
                 self.tasks.spawn(remove.instrument(span));
             }
             Action::Repair { id, name, reason } => {
-                let message = format!("{reason}: undoing that");
-                self.timeline.warning(Some(&name.service), &name.short(), Reason::Repairing, message);
+                // That it is tried once more is no news.
+                if !self.world.is_unrepaired(&name) {
+                    let how = self.world.limits_of(&id).filter(|_| reason == RepairReason::Limits);
+                    let how = how.map_or(String::new(), |how| format!(" ({how})"));
+                    let message = format!("{reason}{how}: undoing that");
+                    self.timeline.warning(Some(&name.service), &name.short(), Reason::Repairing, message);
+                }
                 self.world.begin_action(&name, Pending::Repair, now);
                 let runtime = Arc::clone(&self.runtime);
                 let span = tracing::debug_span!("repair", replica = %name, %reason, error = Empty);

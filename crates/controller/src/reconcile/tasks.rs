@@ -172,7 +172,7 @@ impl Reconciler {
                 figures::acted("repair", reason, result.is_ok());
                 match result {
                     Ok(()) => self.world.repaired(&name, self.clock.now()),
-                    Err(error) => self.on_action_failed(&name, &error),
+                    Err(error) => self.on_repair_failed(&name, &error),
                 }
             }
             Done::Output { name, text } => self.world.history.record_output(&name, &text),
@@ -292,6 +292,13 @@ impl Reconciler {
                 self.timeline.warning(Some(&name.service), &name.short(), Reason::CreateFailed, why.clone());
                 self.world.create_failed(name, revision, why, kind, self.clock.now());
             }
+        }
+    }
+
+    fn on_repair_failed(&mut self, name: &ReplicaName, error: &RuntimeError) {
+        let why = error.to_string();
+        if self.world.repair_failed(name, why.clone(), self.clock.now()) {
+            self.timeline.warning(Some(&name.service), &name.short(), Reason::ActionFailed, why);
         }
     }
 

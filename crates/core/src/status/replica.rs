@@ -272,6 +272,10 @@ fn phase(replica: &Replica, observed: &Observed, plan: &Plan) -> (Phase, String)
         _ if plan.standby.contains(&replica.name) => {
             (Phase::Ready, "stands by until its successor has proven itself".to_owned())
         }
+        _ if replica.is_ready() && replica.drift.unrepaired.is_some() => {
+            let why = replica.drift.unrepaired.as_deref().unwrap_or_default();
+            (Phase::Ready, format!("what somebody did to it could not be undone: {why}"))
+        }
         _ if replica.is_ready() => {
             let circuit = observed.handshake.endpoint(&replica.name).circuit;
             (Phase::Ready, circuit.map_or(String::new(), |circuit| circuit.to_string()))

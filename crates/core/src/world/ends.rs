@@ -89,6 +89,7 @@ impl World {
     /// A repair has ended. One that worked is confirmed by the next list; one that has to be done again and again
     /// waits longer each time.
     pub fn repaired(&mut self, name: &ReplicaName, now: Timestamp) {
+        self.mended(name);
         let repairs = self.repairs.entry(name.clone()).or_default();
         *repairs = repairs.saturating_add(1);
         match *repairs {
@@ -142,7 +143,7 @@ impl World {
 }
 
 /// Whether nobody has to mend it.
-fn is_whole(replica: &RuntimeReplica) -> bool {
+pub(super) fn is_whole(replica: &RuntimeReplica) -> bool {
     replica.state == ReplicaState::Running
         && replica.address.is_some()
         && replica.engine_name == replica.name.to_string()

@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 
 use bollard::Docker;
-use bollard::models::{ContainerConfig, ContainerCreateBody, NetworkDisconnectRequest};
+use bollard::models::{ContainerConfig, ContainerCreateBody, ContainerUpdateBody, NetworkDisconnectRequest};
 use bollard::query_parameters::{
-    CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptions,
-    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, RenameContainerOptionsBuilder,
-    StartContainerOptions, StopContainerOptionsBuilder, TagImageOptionsBuilder,
+    CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
+    KillContainerOptions, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    TagImageOptionsBuilder,
 };
 use ringmaster_core::Reason;
 use ringmaster_core::status::{ConditionKind, Phase, ServiceStatus};
 use ringmaster_docker::testing::engine_or_skip;
+use rustix::process::Signal;
 
-use crate::common::{Daemon, On, docker_or_skip, shared};
+use crate::common::{Daemon, On, docker_or_skip, eventually, shared};
 use crate::load::Load;
 
 async fn started(test: &str, replicas: u32) -> Option<(Docker, Daemon, String)> {
@@ -120,6 +122,55 @@ async fn a_detached_replica_is_attached_again() {
     docker.disconnect_network(&daemon.setup.instance, request).await.unwrap();
     daemon.event("Repairing", "detached").await;
     daemon.until(&service, "attached", |status| status.is_converged() && ready_as(status, &container)).await;
+}
+
+/// The memory and the processors, in billionths, that a container may use now.
+async fn limits(docker: &Docker, container: &str) -> (Option<i64>, Option<i64>) {
+    let found = docker.inspect_container(container, None::<InspectContainerOptions>).await.unwrap();
+    let now = found.host_config.unwrap();
+    (now.memory, now.nano_cpus)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_changed_by_hand_are_set_back_in_place() {
+    let _shared = shared().await;
+    let test = "limits_changed_by_hand_are_set_back_in_place";
+    let Some((docker, mut daemon, service)) = started(test, 2).await else { return };
+    let limited = daemon.manifest(&service, 2, "").replace("memory: 64Mi", "memory: 64Mi, cpu: 500m");
+    let before = daemon.apply_and_converge(&service, &limited).await;
+    let mut load = Load::start(daemon.setup.listen, 100);
+    load.more(20).await;
+    let container = daemon.replica(&service, 1).await.engine_name.unwrap();
+    let (memory, cpu) = (64 << 20, 500_000_000);
+    assert_eq!(limits(&docker, &container).await, (Some(memory), Some(cpu)));
+    let set_back = async |what: &str| {
+        eventually(what, || async {
+            (limits(&docker, &container).await == (Some(memory), Some(cpu))).then_some(())
+        })
+        .await;
+    };
+    let roomier = || ContainerUpdateBody {
+        memory: Some(2 * memory),
+        memory_swap: Some(2 * memory),
+        nano_cpus: Some(2 * cpu),
+        ..ContainerUpdateBody::default()
+    };
+    docker.update_container(&container, roomier()).await.unwrap();
+    let how = "somebody changed its limits (memory 128Mi instead of 64Mi, cpu 1 instead of 500m)";
+    daemon.event("Repairing", how).await;
+    set_back("they are set back").await;
+    load.more(20).await;
+    let outcome = load.stop().await;
+    assert_eq!(outcome.failed, [], "of {} requests", outcome.total);
+
+    // What was changed while nobody looked is found when somebody does.
+    daemon.end(Signal::KILL).await;
+    docker.update_container(&container, roomier()).await.unwrap();
+    daemon.restart().await;
+    set_back("they are set back after the restart").await;
+    let after = daemon.until(&service, "converged", ServiceStatus::is_converged).await;
+    let ids = |status: &ServiceStatus| status.members.iter().map(|m| m.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&after), ids(&before), "no replica was replaced for it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

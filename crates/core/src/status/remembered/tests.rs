@@ -35,6 +35,7 @@ fn replica(ordinal: usize, revision: &str) -> Replica {
         host: None,
         health: Health::default(),
         pending: None,
+        drift: Default::default(),
     }
 }
 
