@@ -131,6 +131,7 @@ impl Reconciler {
         let (health_changes, health) = mpsc::unbounded_channel();
         let mut world = World::default();
         let memory = Memory::new(&store);
+        world.expect(memory.recollection.ready(&store.desired()));
         for (name, service) in &store.desired().services {
             if let Some(stable) = store.stable(name, &service.rollout) {
                 world.stable.insert(name.clone(), (service.rollout.noted_from, stable));

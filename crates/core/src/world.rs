@@ -8,6 +8,7 @@
 //! not be in it. Each list and each ended action carries a sequence number, and a list never overrules
 //! an action that ended after the list began.
 
+mod doubt;
 mod drift;
 mod ends;
 mod failure;
@@ -30,6 +31,7 @@ use crate::ids::{Generation, ReplicaName, Revision, ServiceName};
 use crate::observed::{Drift, Health, Observed, Pending, Replica, ReplicaState, RuntimeId, RuntimeReplica};
 use crate::rollout::Release;
 
+use doubt::Doubt;
 pub use ends::News;
 pub use failure::{ErrorKind, retry_delay};
 pub use listing::{Listing, RESYNC_PERIOD};
@@ -44,6 +46,8 @@ pub struct World {
     /// `None` until the first list has succeeded: until then nothing is planned.
     listed: Option<BTreeMap<RuntimeId, RuntimeReplica>>,
     list_error: Option<String>,
+    /// What the first lists are measured by.
+    doubt: Doubt,
     /// Listed besides a replica of the same name: somebody has copied its labels. They are left alone, and do not count.
     copies: BTreeMap<RuntimeId, RuntimeReplica>,
     /// Created since a list began that may not show it.
@@ -96,6 +100,11 @@ struct PendingAction {
 }
 
 impl World {
+    /// Before the first list: how many replicas of each service were ready when the daemon last ran.
+    pub fn expect(&mut self, ready: BTreeMap<ServiceName, u32>) {
+        self.doubt.expect(ready);
+    }
+
     /// A list begins: returns its number.
     pub fn begin_list(&mut self) -> u64 {
         self.listing.begin();

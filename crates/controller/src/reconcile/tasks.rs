@@ -232,12 +232,17 @@ impl Reconciler {
         match result {
             Ok(list) => {
                 figures::listed();
-                if self.world.list_error().is_some() {
-                    let message = "it answers again: everything is listed";
-                    self.timeline.normal(None, "engine", Reason::EngineReachable, message);
-                }
+                let was_away = self.world.list_error().is_some();
                 for News { name, reason, why } in self.world.listed(number, list, took, now) {
                     self.timeline.warning(Some(&name.service), &name.short(), reason, why);
+                }
+                match self.world.list_error() {
+                    Some(why) => self.tell_unreachable(why),
+                    None if was_away => {
+                        let message = "it answers again: everything is listed";
+                        self.timeline.normal(None, "engine", Reason::EngineReachable, message);
+                    }
+                    None => {}
                 }
             }
             Err(error) => {

@@ -99,6 +99,15 @@ impl Recollection {
         self.services.get(name)
     }
 
+    /// How many replicas of each service were ready, of those that are still desired.
+    pub fn ready(&self, desired: &Desired) -> BTreeMap<ServiceName, u32> {
+        let ready = |(name, known): (&ServiceName, &Remembered)| {
+            let desired = desired.services.get(name)?.members.len() as u32;
+            Some((name.clone(), known.ready.min(desired))).filter(|(_, ready)| *ready > 0)
+        };
+        self.services.iter().filter_map(ready).collect()
+    }
+
     /// After a pass: forgets what has been found out again, or is not so any more.
     pub fn settle(&mut self, desired: &Desired, observed: &Observed, plan: &Plan) {
         if self.services.is_empty() {

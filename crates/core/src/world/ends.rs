@@ -38,6 +38,7 @@ impl World {
         self.listing.end(took, true, now);
         self.failures.retain(|name, _| list.iter().any(|r| r.name == *name));
         self.repairs.retain(|name, _| list.iter().any(|r| r.name == *name && !is_whole(r)));
+        let doubt = self.doubt.of(&list, now);
         let known: Vec<RuntimeId> = self.copies.keys().cloned().collect();
         let mut news = Vec::new();
         for replica in self.end_list(begun, list) {
@@ -53,6 +54,10 @@ impl World {
                 copy.engine_name, copy.name
             );
             news.push(News { name: copy.name.clone(), reason: Reason::Orphaned, why });
+        }
+        if let Some(why) = doubt {
+            // Who is listed is known, and serves; what is not is not acted upon.
+            self.not_listed(why, took, now);
         }
         news
     }
