@@ -14,7 +14,7 @@ use ringmaster_core::quantity::Span;
 
 pub(crate) use lab::{Lab, LabExperiment};
 pub(crate) use proxy::ProxyArgs;
-pub(crate) use rollout::{Decision, Rollout, RolloutStatus, Top, Undo};
+pub(crate) use rollout::{Rollout, RolloutOf, Top, Undo};
 pub(crate) use serve::{DataPlaneMode, RuntimeChoice, Serve};
 pub(crate) use simulate::{Faults, Simulate};
 
@@ -187,6 +187,17 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Whether to wait, and how long.
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// Do not wait until it is so.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
     /// A manifest; `-` is standard input. May be given several times.
@@ -201,12 +212,8 @@ pub(crate) struct Apply {
     /// Take up another template even while a rollout is under way, and one that has failed before.
     #[arg(long)]
     pub(crate) force: bool,
-    /// Do not wait until it is so.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// How long to wait.
-    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
-    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 #[derive(Debug, Args)]
@@ -273,12 +280,8 @@ pub(crate) struct Scale {
     /// How many replicas.
     #[arg(long)]
     pub(crate) replicas: u32,
-    /// Do not wait until it is so.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// How long to wait.
-    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
-    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 #[derive(Debug, Args)]
@@ -305,12 +308,8 @@ pub(crate) struct Delete {
     /// All services.
     #[arg(long, conflicts_with = "services")]
     pub(crate) all: bool,
-    /// Do not wait until they are gone.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// How long to wait.
-    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
-    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 #[derive(Debug, Args)]

@@ -21,8 +21,8 @@ pub(super) async fn run(client: &Client, options: &Delete) -> anyhow::Result<()>
             Err(error) => return Err(error.into()),
         }
     }
-    if !options.no_wait {
-        wait::until_gone(client, &deleted, options.timeout).await?;
+    if !options.wait.no_wait {
+        wait::until_gone(client, &deleted, options.wait.timeout).await?;
     }
     for name in &deleted {
         out(&format!("service/{name} deleted"))?;

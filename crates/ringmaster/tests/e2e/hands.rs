@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use bollard::Docker;
 use bollard::models::{ContainerConfig, ContainerCreateBody, ContainerUpdateBody, NetworkDisconnectRequest};
 use bollard::query_parameters::{
-    CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
-    KillContainerOptions, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
-    RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
-    TagImageOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
+    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StartContainerOptions,
+    StopContainerOptionsBuilder,
 };
 use ringmaster_core::Reason;
 use ringmaster_core::status::{ConditionKind, Phase, ServiceStatus};
@@ -16,6 +15,7 @@ use ringmaster_docker::testing::engine_or_skip;
 use rustix::process::Signal;
 
 use crate::common::{Daemon, On, docker_or_skip, eventually, shared};
+use crate::images::{self, MovingTag};
 use crate::load::Load;
 
 async fn started(test: &str, replicas: u32) -> Option<(Docker, Daemon, String)> {
@@ -228,26 +228,14 @@ async fn a_rebuilt_tag_is_a_new_revision() {
     let test = "a_rebuilt_tag_is_a_new_revision";
     let Some(docker) = engine_or_skip(test).await else { return };
     let Some(on) = docker_or_skip(test).await else { return };
-    let On::Docker(image) = on.clone() else { unreachable!("asked for docker") };
     let daemon = Daemon::start(on).await;
-    let repository = format!("ringmaster/{}", daemon.setup.instance);
-    let tag = |of: String| {
-        let options = TagImageOptionsBuilder::default().repo(&repository).tag("dev").build();
-        let docker = docker.clone();
-        async move { docker.tag_image(&of, Some(options)).await.unwrap() }
-    };
-    tag(image.clone()).await;
-    let manifest = daemon.manifest(&daemon.web, 2, "").replace(&image, &format!("{repository}:dev"));
-    let before = daemon.apply_and_converge(&daemon.web, &manifest).await.revision;
+    let tag = MovingTag::of(&docker, &daemon).await;
+    let before = daemon.apply_and_converge(&daemon.web, &tag.manifest(&daemon, 2)).await.revision;
     // The same content with another label is another image under the same tag.
-    let options = CommitContainerOptionsBuilder::default()
-        .container(&format!("{}-0-0", daemon.web))
-        .pause(false)
-        .build();
     let labels = HashMap::from([("rebuilt".to_owned(), "yes".to_owned())]);
     let config = ContainerConfig { labels: Some(labels), ..ContainerConfig::default() };
-    let rebuilt = docker.commit_container(options, config).await.unwrap().id;
-    tag(rebuilt.clone()).await;
+    let rebuilt = tag.commit(&format!("{}-0-0", daemon.web), config).await;
+    tag.to(&rebuilt).await;
     daemon.event("Rebuilt", "").await;
     let status = daemon.until(&daemon.web, "rolled out", |s| s.is_converged() && s.revision != before).await;
     assert!(
@@ -257,6 +245,5 @@ async fn a_rebuilt_tag_is_a_new_revision() {
             .all(|m| m.phase != Phase::Ready || m.engine_name.as_deref().is_some_and(|n| n.ends_with("-1")))
     );
     drop(daemon);
-    let force = || RemoveImageOptionsBuilder::default().force(true).build();
-    docker.remove_image(&rebuilt, Some(force()), None).await.unwrap();
+    images::remove(&docker, &rebuilt).await;
 }
