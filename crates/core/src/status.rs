@@ -125,6 +125,9 @@ impl ServiceStatus {
     }
 }
 
+/// What holds up all else until the engine has answered.
+const UNRESOLVED: &str = "; what its template names is still being looked up, or pulled";
+
 /// The status of every service. `previous` gives the times since when conditions have held.
 pub fn status(
     desired: &Desired,
@@ -219,7 +222,9 @@ fn service_status(
     let stuck = open && observed.now.since(progressed_at) >= service.spec.strategy.progress_deadline.0;
     let degraded = degradation(name, observed, plan, &members, stuck, service);
     let available = ready > 0 || replicas == 0;
-    let progress = format!("{ready} of {replicas} ready, {updated} updated");
+    // A pull may take minutes, or never end.
+    let looked_up = if revision.is_none() && !service.deleting { UNRESOLVED } else { "" };
+    let progress = format!("{ready} of {replicas} ready, {updated} updated{looked_up}");
     let to_zero = service.spec.autoscale.as_ref().is_some_and(|scale| scale.scale_to_zero);
     let made = [
         match available {
@@ -310,7 +315,11 @@ fn degradation(
     }
     if stuck {
         let waiting = members.iter().find(|m| m.phase != Phase::Ready && !m.message.is_empty());
-        let why = waiting.map_or(String::new(), |m| format!("; {}: {}", m.name, m.message));
+        let why = match waiting {
+            Some(member) => format!("; {}: {}", member.name, member.message),
+            None if !observed.revisions.contains_key(name) => UNRESOLVED.to_owned(),
+            None => String::new(),
+        };
         let deadline = service.spec.strategy.progress_deadline;
         return Some((Reason::ProgressDeadlineExceeded, format!("no progress for {deadline}{why}")));
     }

@@ -11,6 +11,7 @@ use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnu
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use ringmaster_core::observed::{ExitInfo, ReplicaState, RuntimeId, RuntimeReplica};
+use ringmaster_core::quantity::Memory;
 use ringmaster_core::spec::PreStop;
 use ringmaster_core::{ReplicaName, Revision, Timestamp};
 use ringmaster_runtime::{ErrorKind, Inspected, RuntimeError, labels};
@@ -218,7 +219,8 @@ impl Lister<'_> {
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let state = not_running(inspected.state.unwrap_or_default());
+        let limit = inspected.host_config.and_then(|now| now.memory).filter(|bytes| *bytes > 0);
+        let state = not_running(inspected.state.unwrap_or_default(), limit);
         if matches!(state, ReplicaState::Exited(_)) {
             self.endings.put(id, status, &state);
         }
@@ -226,10 +228,15 @@ impl Lister<'_> {
     }
 }
 
-/// The state of a container that the list said does not run.
-fn not_running(state: ContainerState) -> ReplicaState {
+/// The state of a container that the list said does not run. `limit` is that of its memory, in bytes.
+fn not_running(state: ContainerState, limit: Option<i64>) -> ReplicaState {
     use bollard::models::ContainerStateStatusEnum as Status;
-    let message = state.error.filter(|error| !error.is_empty());
+    let out_of_memory = state.oom_killed.unwrap_or(false);
+    let beyond = || {
+        let bytes = limit.filter(|_| out_of_memory).and_then(|bytes| u64::try_from(bytes).ok())?;
+        Some(format!("it needs more than its limit of {} (template.resources.memory)", Memory { bytes }))
+    };
+    let message = state.error.filter(|error| !error.is_empty()).or_else(beyond);
     match state.status {
         // Started by hand between the list and this.
         Some(Status::RUNNING | Status::RESTARTING | Status::STOPPING) => ReplicaState::Running,
@@ -241,7 +248,7 @@ fn not_running(state: ContainerState) -> ReplicaState {
         }
         _ => ReplicaState::Exited(ExitInfo {
             code: state.exit_code.and_then(|code| i32::try_from(code).ok()),
-            out_of_memory: state.oom_killed.unwrap_or(false),
+            out_of_memory,
             message,
         }),
     }
@@ -370,8 +377,9 @@ mod tests {
             error: Some(error.to_owned()),
             ..ContainerState::default()
         };
-        assert_eq!(not_running(created(0, "")), ReplicaState::Created);
-        let ReplicaState::Exited(exit) = not_running(created(128, "no such program")) else { panic!() };
+        assert_eq!(not_running(created(0, ""), None), ReplicaState::Created);
+        let failed = not_running(created(128, "no such program"), Some(1));
+        let ReplicaState::Exited(exit) = failed else { panic!() };
         assert_eq!((exit.code, exit.message.as_deref()), (Some(128), Some("no such program")));
     }
 }
