@@ -312,18 +312,22 @@ impl Store {
         Ok(Some(inner.desired.generation))
     }
 
-    /// Marks a service as deleted: its replicas go, then it goes itself.
+    /// Marks a service as deleted: its replicas go, then it goes itself. By `force` they go without a word from the data
+    /// plane, also where the service is deleted already and waits for one.
     ///
     /// # Errors
     /// An unknown service, or state that cannot be saved.
-    pub fn delete(&self, name: &ServiceName) -> Result<Generation, StoreError> {
+    pub fn delete(&self, name: &ServiceName, force: bool) -> Result<Generation, StoreError> {
         let mut inner = self.lock();
         let mut draft = inner.draft();
         let next = draft.desired.generation.next();
         if !draft.desired.services.contains_key(name) {
             return Err(StoreError::UnknownService(name.clone()));
         }
-        if draft.delete(name, next)?.is_some() {
+        let is_news = draft.delete(name, next)?.is_some();
+        let marked = draft.desired.services.get_mut(name).filter(|_| force);
+        let is_forced = marked.is_some_and(|marked| !std::mem::replace(&mut marked.rollout.forced_out, true));
+        if is_news || is_forced {
             draft.desired.generation = next;
             inner.commit(draft, &self.published)?;
         }

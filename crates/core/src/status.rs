@@ -308,7 +308,12 @@ fn degradation(
         }
     });
     if let Some(waited) = silent {
-        return Some((Reason::DataPlaneSilent, removals_wait(waited)));
+        let mut why = removals_wait(waited);
+        if service.deleting {
+            why +=
+                &format!("; if it is gone for good, `ringmaster delete --force {name}` does not wait for it");
+        }
+        return Some((Reason::DataPlaneSilent, why));
     }
     if let Some(crashing) = crash_loop(name, observed, members) {
         return Some((Reason::CrashLoopBackOff, crashing));

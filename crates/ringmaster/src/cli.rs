@@ -79,7 +79,9 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  ringmaster scale web --replicas 5")]
     Scale(Scale),
     /// Delete services and their replicas.
-    #[command(after_help = "Examples:\n  ringmaster delete web\n  ringmaster delete --all")]
+    #[command(
+        after_help = "Examples:\n  ringmaster delete web\n  ringmaster delete --all\n  ringmaster delete --force web"
+    )]
     Delete(Delete),
     /// Show the output of a replica.
     #[command(
@@ -308,6 +310,10 @@ pub(crate) struct Delete {
     /// All services.
     #[arg(long, conflicts_with = "services")]
     pub(crate) all: bool,
+    /// Do not wait until the data plane has let go of the replicas: for one that is gone for good. Requests that are in
+    /// flight fail.
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) wait: Wait,
 }

@@ -248,7 +248,8 @@ pub(super) fn drop_replica(
             return plan.wake(overdue_at);
         }
     }
-    if running {
+    let is_forced = service.deleting && service.rollout.forced_out;
+    if running && !is_forced {
         match observed.handshake.drain_state(&replica.name, observed.now) {
             DrainState::Drained => {}
             DrainState::Draining { since, .. } if since.after(strategy.drain.0) <= observed.now => {}
