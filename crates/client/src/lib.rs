@@ -116,6 +116,15 @@ impl Client {
         self.json(self.request(Method::DELETE, &path)).await
     }
 
+    /// Deletes a service without waiting until the data plane has let go of its replicas.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn delete_by_force(&self, name: &ServiceName) -> Result<Generation, ClientError> {
+        let path = format!("/api/v1/services/{name}?force=true");
+        self.json(self.request(Method::DELETE, &path)).await
+    }
+
     /// The templates that a service has had.
     ///
     /// # Errors

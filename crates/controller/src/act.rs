@@ -8,7 +8,7 @@ use ringmaster_core::ReplicaName;
 use ringmaster_core::observed::{ReplicaState, RuntimeId, RuntimeReplica};
 use ringmaster_core::spec::PreStop;
 use ringmaster_core::world::Removal;
-use ringmaster_runtime::{CreateRequest, ErrorKind, Runtime, RuntimeError};
+use ringmaster_runtime::{CreateRequest, ErrorKind, Inspected, Runtime, RuntimeError};
 use tokio::time::Instant;
 
 use crate::probe::get_once;
@@ -45,7 +45,7 @@ pub(crate) async fn remove(
         Err(error) => return (Err(error), HookEnd::Good),
     };
     let mut hook = HookEnd::Good;
-    match (Removal::of(found.as_ref(), name, grace), found) {
+    match (Removal::of(found.as_ref().map(|found| &found.replica), name, grace), found) {
         (Removal::Done, _) => return (Ok(()), hook),
         (Removal::Refused(why), _) => {
             let error = RuntimeError::new(format!("remove {name}"), ErrorKind::Conflict, why);
@@ -54,9 +54,9 @@ pub(crate) async fn remove(
         (Removal::Stop(grace), found) => {
             let begun = Instant::now();
             if let Some(found) =
-                found.filter(|found| found.state == ReplicaState::Running && !grace.is_zero())
+                found.filter(|found| found.replica.state == ReplicaState::Running && !grace.is_zero())
             {
-                hook = run_hook(runtime, &found, grace).await;
+                hook = run_hook(runtime, found, grace).await;
             }
             let left = grace.saturating_sub(begun.elapsed()).max(AFTER_HOOK_MIN.min(grace));
             if let Err(error) = runtime.stop(id, left).await {
@@ -68,8 +68,9 @@ pub(crate) async fn remove(
     (runtime.remove(id).await, hook)
 }
 
-async fn run_hook(runtime: &dyn Runtime, replica: &RuntimeReplica, limit: Duration) -> HookEnd {
-    let outcome = match runtime.pre_stop(&replica.id).await {
+async fn run_hook(runtime: &dyn Runtime, found: Inspected, limit: Duration) -> HookEnd {
+    let replica = found.replica;
+    let outcome = match found.pre_stop {
         Ok(None) => return HookEnd::Good,
         Ok(Some(PreStop::HttpGet(get))) => match replica.address {
             Some(address) => get_once(&get, address, limit).await,
@@ -80,7 +81,7 @@ async fn run_hook(runtime: &dyn Runtime, replica: &RuntimeReplica, limit: Durati
             Ok(outcome) => Err(crate::probe::exec_failure(&exec.command, &outcome, limit)),
             Err(error) => Err(error.to_string()),
         },
-        Err(error) => Err(error.to_string()),
+        Err(why) => Err(why),
     };
     outcome.map_or_else(HookEnd::Failed, |()| HookEnd::Good)
 }

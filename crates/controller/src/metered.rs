@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use ringmaster_core::observed::{RuntimeId, RuntimeReplica};
-use ringmaster_core::spec::{PreStop, Template};
-use ringmaster_runtime::{CreateRequest, ErrorKind, ExecOutcome, Runtime, RuntimeError, Signal, Wake};
+use ringmaster_core::spec::Template;
+use ringmaster_runtime::{
+    CreateRequest, ErrorKind, ExecOutcome, Inspected, Runtime, RuntimeError, Signal, Wake,
+};
 
 /// Another runtime, counted. Cancel-safe as that one is: a call that is dropped is not counted.
 pub(crate) struct Metered(pub(crate) Arc<dyn Runtime>);
@@ -50,16 +52,12 @@ impl Runtime for Metered {
         count("list", self.0.list()).await
     }
 
-    async fn inspect(&self, id: &RuntimeId) -> Result<Option<RuntimeReplica>, RuntimeError> {
+    async fn inspect(&self, id: &RuntimeId) -> Result<Option<Inspected>, RuntimeError> {
         count("inspect", self.0.inspect(id)).await
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<RuntimeReplica, RuntimeError> {
         count("create", self.0.create(request)).await
-    }
-
-    async fn pre_stop(&self, id: &RuntimeId) -> Result<Option<PreStop>, RuntimeError> {
-        count("pre_stop", self.0.pre_stop(id)).await
     }
 
     async fn exec(
@@ -100,6 +98,7 @@ impl Runtime for Metered {
             let kind = match wake {
                 Wake::Changed => "changed",
                 Wake::Stopping(_) => "stopping",
+                Wake::ChangedLimits(..) => "changed_limits",
                 Wake::Reconnected => "reconnected",
                 Wake::Disconnected(_) => "disconnected",
             };

@@ -6,6 +6,7 @@
 
 mod autoscale;
 mod commands;
+mod memory;
 mod pass;
 mod rollouts;
 mod tasks;
@@ -32,6 +33,7 @@ use crate::probe::{HealthChange, Prober};
 use crate::store::Store;
 use crate::timeline::Timeline;
 use autoscale::Scaling;
+use memory::Memory;
 use tasks::{Done, Finishing};
 
 /// For how long what the loop does counts as done for the last request.
@@ -97,6 +99,7 @@ pub(crate) struct Reconciler {
     /// What was ready has to be written, is being written, or may be tried again then.
     ready_writes: Finishing,
     ready_unwritten: bool,
+    memory: Memory,
     wake_at: Option<Timestamp>,
     scaling: Scaling,
     spans: Spans,
@@ -127,6 +130,8 @@ impl Reconciler {
     ) -> Reconciler {
         let (health_changes, health) = mpsc::unbounded_channel();
         let mut world = World::default();
+        let memory = Memory::new(&store);
+        world.expect(memory.recollection.ready(&store.desired()));
         for (name, service) in &store.desired().services {
             if let Some(stable) = store.stable(name, &service.rollout) {
                 world.stable.insert(name.clone(), (service.rollout.noted_from, stable));
@@ -153,6 +158,7 @@ impl Reconciler {
             giving_up: BTreeMap::new(),
             ready_writes: Finishing::default(),
             ready_unwritten: false,
+            memory,
             wake_at: None,
             scaling: Scaling::default(),
             spans: Spans::default(),
@@ -206,6 +212,7 @@ impl Reconciler {
         }
         // Actions under way end by themselves on the engine; whatever they did is found at the next start.
         self.tasks.shutdown().await;
+        self.write_memory_at_the_end().await;
     }
 
     /// Takes whatever else is ready, so that a burst costs one pass.
@@ -265,6 +272,7 @@ impl Reconciler {
                     self.timeline.warning(Some(&name.service), &name.short(), Reason::Stopping, message);
                 }
             }
+            Wake::ChangedLimits(id, how) => self.world.changed_limits(&id, how),
             // That it answers again is told once a list has succeeded, which may be before this.
             Wake::Reconnected => self.world.listing.want(),
             Wake::Disconnected(why) => {
@@ -290,6 +298,7 @@ impl Reconciler {
             self.world.due_at().map(|at| self.clock.until(at)),
             self.finishing.due_in(),
             self.ready_writes.due_in(),
+            self.memory.due_in(),
             self.giving_up.values().filter_map(Finishing::due_in).min(),
             self.scaling.wake_at().map(|at| self.clock.until(at)),
         ];

@@ -10,6 +10,7 @@
 mod history;
 mod ready;
 mod rings;
+mod statuses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -26,6 +27,7 @@ use ringmaster_core::spec::{GatewaySpec, ServiceSpec};
 use ringmaster_core::{Generation, ServiceName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+pub use statuses::{Statuses, save as save_statuses};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -113,6 +115,8 @@ pub struct Loaded {
     pub revision: StoredRevision,
     /// The releases of each service that were ready.
     pub ready: Ready,
+    /// What was told of each service last.
+    pub statuses: Statuses,
     /// The ring of each service.
     pub rings: BTreeMap<ServiceName, RingState>,
     /// One of them is not as it was on disk: it has to be saved before it is used.
@@ -209,7 +213,8 @@ impl StateDir {
             revision.services.values_mut().for_each(|service| service.rollout = None);
             Ready::new()
         });
-        Ok(Loaded { revision, ready, rings: rings.rings, rings_mended, damage })
+        let statuses = self.load_statuses();
+        Ok(Loaded { revision, ready, statuses, rings: rings.rings, rings_mended, damage })
     }
 
     /// Writes a generation: rings first, then the revision, then the head that makes it count.

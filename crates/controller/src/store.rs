@@ -9,6 +9,7 @@ mod rollback;
 mod rollout;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -27,7 +28,9 @@ pub use rollout::RolloutError;
 use tokio::sync::watch;
 
 use crate::figures;
-use crate::state::{Loaded, StateDir, StoredRevision, StoredService, digest};
+use crate::state::{
+    Loaded, StateDir, StateError, Statuses, StoredRevision, StoredService, digest, save_statuses,
+};
 
 /// Tells what a change of a service's ring, from the first to the second, means for its recent requests.
 pub type Traffic = dyn Fn(&ServiceName, &Ring, &Ring) -> Option<TrafficMoved> + Send + Sync;
@@ -37,7 +40,15 @@ pub type Traffic = dyn Fn(&ServiceName, &Ring, &Ring) -> Option<TrafficMoved> + 
 pub struct Store {
     inner: Mutex<Inner>,
     ready: ReadyFile,
+    statuses: StatusesFile,
     published: Published,
+}
+
+/// What was told of the services before this start, and where it is written.
+#[derive(Debug)]
+struct StatusesFile {
+    path: PathBuf,
+    before: Statuses,
 }
 
 /// Where a change is told.
@@ -97,13 +108,14 @@ impl Store {
             Published { desired: watch::Sender::new(Arc::new(desired.clone())), cause: Mutex::default() };
         let manifest_digest = loaded.revision.manifest_digest;
         let ready = ReadyFile::new(state.ready_path(), loaded.ready);
+        let statuses = StatusesFile { path: state.statuses_path(), before: loaded.statuses };
         let mut inner = Inner { state, desired, rings, manifest_digest };
         if loaded.rings_mended {
             let draft = inner.draft();
             inner.commit(draft, &published)?;
         }
         figures::config_loaded();
-        Ok(Store { inner: Mutex::new(inner), ready, published })
+        Ok(Store { inner: Mutex::new(inner), ready, statuses, published })
     }
 
     /// Follows the desired state.
@@ -114,6 +126,19 @@ impl Store {
     /// The desired state now.
     pub fn desired(&self) -> Arc<Desired> {
         Arc::clone(&self.published.desired.borrow())
+    }
+
+    /// What was told of the services before this start.
+    pub fn statuses_before(&self) -> &Statuses {
+        &self.statuses.before
+    }
+
+    /// Writes what is told of the services now.
+    ///
+    /// # Errors
+    /// The operation that failed.
+    pub fn save_statuses(&self, statuses: &Statuses) -> Result<(), StateError> {
+        save_statuses(&self.statuses.path, statuses)
     }
 
     /// The span of the newest change, once: what follows from a change belongs to it.
@@ -287,18 +312,22 @@ impl Store {
         Ok(Some(inner.desired.generation))
     }
 
-    /// Marks a service as deleted: its replicas go, then it goes itself.
+    /// Marks a service as deleted: its replicas go, then it goes itself. By `force` they go without a word from the data
+    /// plane, also where the service is deleted already and waits for one.
     ///
     /// # Errors
     /// An unknown service, or state that cannot be saved.
-    pub fn delete(&self, name: &ServiceName) -> Result<Generation, StoreError> {
+    pub fn delete(&self, name: &ServiceName, force: bool) -> Result<Generation, StoreError> {
         let mut inner = self.lock();
         let mut draft = inner.draft();
         let next = draft.desired.generation.next();
         if !draft.desired.services.contains_key(name) {
             return Err(StoreError::UnknownService(name.clone()));
         }
-        if draft.delete(name, next)?.is_some() {
+        let is_news = draft.delete(name, next)?.is_some();
+        let marked = draft.desired.services.get_mut(name).filter(|_| force);
+        let is_forced = marked.is_some_and(|marked| !std::mem::replace(&mut marked.rollout.forced_out, true));
+        if is_news || is_forced {
             draft.desired.generation = next;
             inner.commit(draft, &self.published)?;
         }

@@ -236,6 +236,7 @@ mod tests {
             host: None,
             health: Health::default(),
             pending: None,
+            drift: Default::default(),
         };
         assert_eq!(history.observe(&[exited(0, 3)], Timestamp(1)).len(), 1);
         history.record_output(&name(0), "why");

@@ -105,6 +105,17 @@ pub struct Replica {
     pub health: Health,
     /// An action of ours on it that has not ended, or that no list has confirmed yet.
     pub pending: Option<Pending>,
+    /// What somebody did to it that a list does not show, or that could not be undone.
+    pub drift: Drift,
+}
+
+/// What somebody did to a replica by hand, beside what its state, name and address show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drift {
+    /// Its limits were changed.
+    pub limits: bool,
+    /// Why the last repair failed, while the next one waits.
+    pub unrepaired: Option<String>,
 }
 
 impl Replica {

@@ -121,6 +121,8 @@ pub enum RepairReason {
     Renamed,
     /// Somebody detached it from the network.
     Detached,
+    /// Somebody changed its limits.
+    Limits,
 }
 
 impl Action {
@@ -249,6 +251,7 @@ impl fmt::Display for RepairReason {
             RepairReason::Paused => "somebody paused it",
             RepairReason::Renamed => "somebody renamed it",
             RepairReason::Detached => "somebody detached it from the network",
+            RepairReason::Limits => "somebody changed its limits",
         })
     }
 }

@@ -55,6 +55,8 @@ reasons! {
     DataPlaneRefused,
     /// The data plane does not acknowledge what is published.
     DataPlaneSilent,
+    /// A service was deleted without waiting for the data plane.
+    DeletedByForce,
     /// Autoscaler: as many as the targets call for.
     DesiredWithinRange,
     /// The data plane has stopped choosing a replica.

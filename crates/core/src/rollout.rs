@@ -57,6 +57,9 @@ pub struct Rollout {
     /// The last release that failed, until another is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<FailedRelease>,
+    /// The service was deleted by force: its replicas end without a word from the data plane.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced_out: bool,
 }
 
 /// A release that was given up.

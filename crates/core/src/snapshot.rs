@@ -127,6 +127,10 @@ pub struct Report {
 pub struct EndpointReport {
     /// Requests that have not ended: from the choice until the last upstream byte or the end of an upgrade.
     pub in_flight: u32,
+    /// How many of these are streams: upgraded connections and server-sent events, which end when a client or the replica
+    /// wants it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub streams: u32,
     /// Requests that chose it since it was first published.
     pub requests: u64,
     /// Tries that failed before a response began.
@@ -139,6 +143,11 @@ pub struct EndpointReport {
     /// How long it takes until its responses begin, of the last some hundred; none before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The state of an endpoint that is not simply in service.
@@ -306,6 +315,7 @@ impl Report {
             for (name, more) in &report.endpoints {
                 let sum = all.endpoints.entry(name.clone()).or_default();
                 sum.in_flight = sum.in_flight.saturating_add(more.in_flight);
+                sum.streams = sum.streams.saturating_add(more.streams);
                 sum.requests = sum.requests.saturating_add(more.requests);
                 sum.failures = sum.failures.saturating_add(more.failures);
                 sum.ejected |= more.ejected;

@@ -1,6 +1,7 @@
 //! The status of every service, as people and scripts read it: counts, conditions, and each replica's state
 //! with its reason.
 
+mod remembered;
 mod replica;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::plan::Plan;
 use crate::reason::Reason;
 use crate::rollout::{FailedRelease, Stage};
 
+pub use remembered::{Held, Recollection, Remembered};
 use replica::replica_statuses;
 pub use replica::{FailureStatus, Phase, ReplicaStatus};
 
@@ -123,6 +125,9 @@ impl ServiceStatus {
     }
 }
 
+/// What holds up all else until the engine has answered.
+const UNRESOLVED: &str = "; what its template names is still being looked up, or pulled";
+
 /// The status of every service. `previous` gives the times since when conditions have held.
 pub fn status(
     desired: &Desired,
@@ -130,11 +135,58 @@ pub fn status(
     plan: &Plan,
     previous: &BTreeMap<ServiceName, ServiceStatus>,
 ) -> BTreeMap<ServiceName, ServiceStatus> {
+    status_after(desired, observed, plan, previous, &Recollection::default())
+}
+
+/// As [`status`], in a run of the daemon that goes on from what earlier ones knew.
+pub fn status_after(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    previous: &BTreeMap<ServiceName, ServiceStatus>,
+    recollection: &Recollection,
+) -> BTreeMap<ServiceName, ServiceStatus> {
     let of = |(name, service)| {
-        let one = service_status(name, service, desired, observed, plan, previous.get(name));
-        (name.clone(), one)
+        let past = Past { previous: previous.get(name), remembered: recollection.get(name) };
+        (name.clone(), service_status(name, service, desired, observed, plan, past))
     };
     desired.services.iter().map(of).collect()
+}
+
+/// What is known of a service from before.
+#[derive(Clone, Copy)]
+struct Past<'a> {
+    /// The status before this one.
+    previous: Option<&'a ServiceStatus>,
+    /// What an earlier run of the daemon knew, while this one still finds out.
+    remembered: Option<&'a Remembered>,
+}
+
+impl Past<'_> {
+    /// Since when a condition has been so, if it was.
+    fn since(self, kind: ConditionKind, status: bool) -> Option<Timestamp> {
+        let previous = || self.previous?.condition(kind).filter(|before| before.status == status);
+        let remembered = self.remembered.and_then(|known| known.since(kind, status));
+        remembered.or_else(|| previous().map(|before| before.since))
+    }
+
+    /// When these counts came about, if they are what they were: generation, desired, ready, updated.
+    fn progressed_at(
+        self,
+        (generation, replicas, ready, updated): (Generation, u32, u32, u32),
+    ) -> Option<Timestamp> {
+        let counts = (replicas, ready, updated);
+        let remembered = self.remembered.filter(|known| {
+            known.generation >= generation && (known.replicas, known.ready, known.updated) == counts
+        });
+        let previous = || {
+            self.previous.filter(|before| {
+                before.observed_generation >= generation
+                    && (before.replicas, before.ready, before.updated) == counts
+            })
+        };
+        remembered.map(|known| known.progressed_at).or_else(|| Some(previous()?.progressed_at))
+    }
 }
 
 fn service_status(
@@ -143,7 +195,7 @@ fn service_status(
     desired: &Desired,
     observed: &Observed,
     plan: &Plan,
-    previous: Option<&ServiceStatus>,
+    past: Past<'_>,
 ) -> ServiceStatus {
     let revision = observed.revisions.get(name);
     let wanted = revision.and_then(|revision| revision.as_ref().ok());
@@ -161,14 +213,7 @@ fn service_status(
         && !plan.standby.iter().any(|replica| replica.service == *name)
         && !plan.actions.iter().any(|action| action.name().service == *name);
     let counts = (service.generation, replicas, ready, updated);
-    let progressed_at = match previous {
-        Some(p)
-            if counts == (p.observed_generation.min(service.generation), p.replicas, p.ready, p.updated) =>
-        {
-            p.progressed_at
-        }
-        _ => observed.now,
-    };
+    let progressed_at = past.progressed_at(counts).unwrap_or(observed.now);
     // Draining takes the time that it was given: only places that are not filled as desired are stuck.
     let rollout = rollout_status(name, service, observed, plan);
     // A rollout that somebody holds is not stuck, unless it is one of whom something is missing.
@@ -177,7 +222,9 @@ fn service_status(
     let stuck = open && observed.now.since(progressed_at) >= service.spec.strategy.progress_deadline.0;
     let degraded = degradation(name, observed, plan, &members, stuck, service);
     let available = ready > 0 || replicas == 0;
-    let progress = format!("{ready} of {replicas} ready, {updated} updated");
+    // A pull may take minutes, or never end.
+    let looked_up = if revision.is_none() && !service.deleting { UNRESOLVED } else { "" };
+    let progress = format!("{ready} of {replicas} ready, {updated} updated{looked_up}");
     let to_zero = service.spec.autoscale.as_ref().is_some_and(|scale| scale.scale_to_zero);
     let made = [
         match available {
@@ -200,8 +247,7 @@ fn service_status(
         },
     ];
     let conditions = made.map(|(kind, status, reason, message)| {
-        let before = previous.and_then(|p| p.condition(kind)).filter(|before| before.status == status);
-        let since = before.map_or(observed.now, |before| before.since);
+        let since = past.since(kind, status).unwrap_or(observed.now);
         Condition { kind, status, reason, message, since }
     });
     ServiceStatus {
@@ -262,14 +308,23 @@ fn degradation(
         }
     });
     if let Some(waited) = silent {
-        return Some((Reason::DataPlaneSilent, removals_wait(waited)));
+        let mut why = removals_wait(waited);
+        if service.deleting {
+            why +=
+                &format!("; if it is gone for good, `ringmaster delete --force {name}` does not wait for it");
+        }
+        return Some((Reason::DataPlaneSilent, why));
     }
     if let Some(crashing) = crash_loop(name, observed, members) {
         return Some((Reason::CrashLoopBackOff, crashing));
     }
     if stuck {
         let waiting = members.iter().find(|m| m.phase != Phase::Ready && !m.message.is_empty());
-        let why = waiting.map_or(String::new(), |m| format!("; {}: {}", m.name, m.message));
+        let why = match waiting {
+            Some(member) => format!("; {}: {}", member.name, member.message),
+            None if !observed.revisions.contains_key(name) => UNRESOLVED.to_owned(),
+            None => String::new(),
+        };
         let deadline = service.spec.strategy.progress_deadline;
         return Some((Reason::ProgressDeadlineExceeded, format!("no progress for {deadline}{why}")));
     }

@@ -8,6 +8,8 @@
 //! not be in it. Each list and each ended action carries a sequence number, and a list never overrules
 //! an action that ended after the list began.
 
+mod doubt;
+mod drift;
 mod ends;
 mod failure;
 mod listing;
@@ -26,9 +28,10 @@ use crate::desired::Desired;
 use crate::handshake::Handshake;
 use crate::history::History;
 use crate::ids::{Generation, ReplicaName, Revision, ServiceName};
-use crate::observed::{Health, Observed, Pending, Replica, ReplicaState, RuntimeId, RuntimeReplica};
+use crate::observed::{Drift, Health, Observed, Pending, Replica, ReplicaState, RuntimeId, RuntimeReplica};
 use crate::rollout::Release;
 
+use doubt::Doubt;
 pub use ends::News;
 pub use failure::{ErrorKind, retry_delay};
 pub use listing::{Listing, RESYNC_PERIOD};
@@ -43,6 +46,8 @@ pub struct World {
     /// `None` until the first list has succeeded: until then nothing is planned.
     listed: Option<BTreeMap<RuntimeId, RuntimeReplica>>,
     list_error: Option<String>,
+    /// What the first lists are measured by.
+    doubt: Doubt,
     /// Listed besides a replica of the same name: somebody has copied its labels. They are left alone, and do not count.
     copies: BTreeMap<RuntimeId, RuntimeReplica>,
     /// Created since a list began that may not show it.
@@ -53,6 +58,10 @@ pub struct World {
     health: BTreeMap<ReplicaName, Health>,
     /// Running replicas that somebody is stopping, and since when.
     stopping: BTreeMap<RuntimeId, Timestamp>,
+    /// Running replicas whose limits somebody has changed, and how.
+    limits: BTreeMap<RuntimeId, String>,
+    /// Why the last repair of a replica has failed.
+    unrepaired: BTreeMap<ReplicaName, String>,
     /// What each service's template resolves to, as the planner is told.
     revisions: BTreeMap<ServiceName, Result<Revision, String>>,
     /// The last release of each service that was ready as a whole, and the life of the service that it belongs to.
@@ -91,6 +100,11 @@ struct PendingAction {
 }
 
 impl World {
+    /// Before the first list: how many replicas of each service were ready when the daemon last ran.
+    pub fn expect(&mut self, ready: BTreeMap<ServiceName, u32>) {
+        self.doubt.expect(ready);
+    }
+
     /// A list begins: returns its number.
     pub fn begin_list(&mut self) -> u64 {
         self.listing.begin();
@@ -144,6 +158,7 @@ impl World {
         self.handshake.retain(|name| names.contains(name));
         self.stopping.retain(|id, _| next.get(id).is_some_and(stopping::may_be));
         self.listed = Some(next);
+        self.forget_drift();
         vanished
     }
 
@@ -321,7 +336,7 @@ impl World {
         });
         let mut replicas: Vec<Replica> = Vec::new();
         for replica in self.listed.iter().flat_map(BTreeMap::values) {
-            let pending = self.pending.get(&replica.name).map(|action| action.kind);
+            let (drift, pending) = self.drift(&replica.id, &replica.name);
             let stopping_since = self.stopping.get(&replica.id).copied();
             replicas.push(Replica {
                 id: Some(replica.id.clone()),
@@ -334,6 +349,7 @@ impl World {
                 host: replica.host.clone(),
                 health: Health { stopping_since, ..self.health(&replica.name) },
                 pending,
+                drift,
             });
         }
         for (name, action) in &self.pending {
@@ -351,6 +367,7 @@ impl World {
                 host: action.host.clone(),
                 health: Health::default(),
                 pending: Some(Pending::Create),
+                drift: Drift::default(),
             });
         }
         self.debuts.follow(desired);

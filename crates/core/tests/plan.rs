@@ -264,6 +264,7 @@ impl World {
                     host: None,
                     health,
                     pending: None,
+                    drift: Default::default(),
                 });
             }
             Action::Remove { id, .. } => self.replicas.retain(|replica| replica.id != Some(id.clone())),

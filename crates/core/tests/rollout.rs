@@ -343,6 +343,7 @@ impl World {
                     host: None,
                     health: Health::default(),
                     pending: None,
+                    drift: Default::default(),
                 });
             }
             Action::Remove { id, .. } => self.replicas.retain(|replica| replica.id != Some(id.clone())),

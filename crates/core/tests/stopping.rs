@@ -38,6 +38,7 @@ fn replica(name: &str, health: Health) -> Replica {
         host: None,
         health,
         pending: None,
+        drift: Default::default(),
     }
 }
 

@@ -91,6 +91,8 @@ fn labels_of(request: &CreateRequest, instance: &str) -> HashMap<String, String>
     if let Some(host) = &request.host {
         all.insert(labels::HOST, host.clone());
     }
+    let resources = serde_json::to_string(&request.template.resources).expect("limits have only string keys");
+    all.insert(labels::RESOURCES, resources);
     if let Some(hook) = &request.template.lifecycle.pre_stop {
         let text = serde_json::to_string(hook).expect("a hook has only string keys");
         all.insert(labels::PRE_STOP, text);
@@ -122,7 +124,7 @@ fn confinement(template: &Template) -> HostConfig {
         ("max-file".to_owned(), template.logs.max_files.to_string()),
     ]);
     HostConfig {
-        nano_cpus: resources.cpu.map(|cpu| i64::from(cpu.millicores) * 1_000_000),
+        nano_cpus: resources.cpu.map(crate::limits::nano_cpus),
         memory: Some(memory),
         // Equal means no swap on top of the memory.
         memory_swap: Some(memory),

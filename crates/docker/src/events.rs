@@ -16,33 +16,35 @@ use ringmaster_runtime::{Wake, labels};
 use tokio::time::Instant;
 
 use crate::engine::{Engine, READ_MAX, failed};
+use crate::limits::Audit;
 
 /// Starts are not among them: the daemon knows of its own, and a list for each would slow a scale-up down.
-const ACTIONS: [&str; 7] = ["die", "oom", "kill", "destroy", "pause", "unpause", "rename"];
+const ACTIONS: [&str; 8] = ["die", "oom", "kill", "destroy", "pause", "unpause", "rename", "update"];
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// A stream that has lived this long was a good one: its end is not a reason to wait longer than the least.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
 
-/// Hints about the containers of `instance`, for ever.
-pub(crate) fn wakes(engine: Engine, instance: String) -> BoxStream<'static, Wake> {
+/// Hints about the containers that `audit` looks at, for ever.
+pub(crate) fn wakes(audit: Audit) -> BoxStream<'static, Wake> {
+    let all = audit.clone().all();
     let watch = Watch {
-        engine,
-        instance,
+        engine: audit.engine.clone(),
+        audit,
         source: Source::Lost { told: false },
         backoff: Duration::ZERO,
         unlisted: None,
     };
-    stream::unfold(watch, |mut watch| async move {
+    let told = stream::unfold(watch, |mut watch| async move {
         let wake = watch.next().await;
         Some((wake, watch))
-    })
-    .boxed()
+    });
+    stream::select(told, all).boxed()
 }
 
 struct Watch {
     engine: Engine,
-    instance: String,
+    audit: Audit,
     source: Source,
     /// How long to wait before the next try.
     backoff: Duration,
@@ -78,6 +80,12 @@ impl Watch {
                             {
                                 return Wake::Stopping(RuntimeId(id));
                             }
+                            if action == Some("update") {
+                                match changed_limits(&self.audit, &event).await {
+                                    Some(wake) => return wake,
+                                    None => continue,
+                                }
+                            }
                             self.unlisted = (action == Some("die")).then_some(event);
                             return Wake::Changed;
                         }
@@ -97,6 +105,7 @@ impl Watch {
                         Ok(_) => {
                             let events = self.subscribe(since);
                             self.source = Source::Live { events, since: Instant::now() };
+                            self.audit.back.notify_one();
                             return Wake::Reconnected;
                         }
                         Err(error) => {
@@ -123,7 +132,7 @@ impl Watch {
 
     fn subscribe(&self, since: SystemTime) -> BoxStream<'static, Result<EventMessage, EngineError>> {
         let owner = format!("{}={}", labels::OWNER_KEY, labels::OWNER);
-        let instance = format!("{}={}", labels::INSTANCE, self.instance);
+        let instance = format!("{}={}", labels::INSTANCE, self.audit.instance);
         let filters = HashMap::from([
             ("type", vec!["container"]),
             ("label", vec![owner.as_str(), instance.as_str()]),
@@ -155,6 +164,15 @@ async fn ends(engine: &Engine, event: &EventMessage) -> Option<String> {
             None
         }
     }
+}
+
+/// An update that leaves the limits as they should be, as ours does, is nobody's concern.
+async fn changed_limits(audit: &Audit, event: &EventMessage) -> Option<Wake> {
+    let id = event.actor.as_ref()?.id.as_deref()?;
+    audit.one(id).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "what was updated is looked at again later");
+        None
+    })
 }
 
 /// How long an event took to arrive; nothing where the clocks of engine and daemon disagree.

@@ -9,6 +9,7 @@ mod engine;
 mod events;
 mod exec;
 mod image;
+mod limits;
 mod listing;
 mod logs;
 mod network;
@@ -17,6 +18,7 @@ pub mod testing;
 mod usage;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,13 +30,14 @@ use bollard::query_parameters::{
 };
 use futures_util::stream::BoxStream;
 use ringmaster_core::observed::{ReplicaState, RuntimeId, RuntimeReplica};
-use ringmaster_core::spec::{PreStop, Template};
+use ringmaster_core::spec::Template;
 use ringmaster_runtime::{
-    CreateRequest, ErrorKind, ExecOutcome, Runtime, RuntimeError, Signal, Wake, labels,
+    CreateRequest, ErrorKind, ExecOutcome, Inspected, Runtime, RuntimeError, Signal, Wake,
 };
 
 use crate::engine::{CHANGE_MAX, Engine, READ_MAX};
 use crate::exec::Overdue;
+use crate::limits::Audit;
 use crate::listing::{Endings, Known, Lister};
 use crate::network::{OurNetwork, is_ours, short};
 
@@ -70,6 +73,8 @@ pub struct DockerRuntime {
     endings: Endings,
     overdue: Overdue,
     known: Known,
+    /// How many processors the engine's machine has.
+    cpus: i64,
 }
 
 impl DockerRuntime {
@@ -82,6 +87,7 @@ impl DockerRuntime {
         let engine = Engine::connect(&config.socket).await?;
         let network = OurNetwork::new(&config.network, &config.instance);
         network.ensure(&engine).await?;
+        let info = engine.call("ask the engine what it runs on", READ_MAX, engine.docker.info()).await?;
         tracing::info!(
             socket = %config.socket.display(),
             api = %engine.docker.client_version(),
@@ -95,6 +101,7 @@ impl DockerRuntime {
             endings: Endings::default(),
             overdue: Overdue::default(),
             known: Known::default(),
+            cpus: info.ncpu.unwrap_or(i64::MAX / 1_000_000_000),
         })
     }
 
@@ -106,9 +113,13 @@ impl DockerRuntime {
         self.network.teardown(&self.engine).await
     }
 
-    async fn find(&self, id: &str) -> Result<Option<RuntimeReplica>, RuntimeError> {
+    async fn look(&self, id: &str) -> Result<Option<Inspected>, RuntimeError> {
         let network_id = self.network.known_id().await;
         self.lister(network_id.as_deref()).one(id).await
+    }
+
+    async fn find(&self, id: &str) -> Result<Option<RuntimeReplica>, RuntimeError> {
+        Ok(self.look(id).await?.map(|found| found.replica))
     }
 
     fn lister<'a>(&'a self, network_id: Option<&'a str>) -> Lister<'a> {
@@ -179,6 +190,16 @@ impl DockerRuntime {
         }
     }
 
+    /// Gives a container the limits back that it was made with, if it has others.
+    async fn set_limits_back(&self, id: &str) -> Result<(), RuntimeError> {
+        let Some(found) = self.inspected(id).await? else { return Ok(()) };
+        let Some((how, body)) = limits::undo(&found, self.cpus) else { return Ok(()) };
+        let operation = format!("set back the limits of container {} ({how})", short(id));
+        let docker = self.engine.within(CHANGE_MAX);
+        let call = docker.update_container(id, body);
+        settled(self.engine.call(operation, CHANGE_MAX, call).await)
+    }
+
     async fn reattach(&self, id: &str, replica: &RuntimeReplica) -> Result<(), RuntimeError> {
         let network_id = self.network.ensure(&self.engine).await?;
         let aliases = container::aliases_of(replica.name.short(), replica.host.as_deref());
@@ -228,8 +249,8 @@ impl Runtime for DockerRuntime {
         Ok(replicas)
     }
 
-    async fn inspect(&self, id: &RuntimeId) -> Result<Option<RuntimeReplica>, RuntimeError> {
-        self.find(&id.0).await
+    async fn inspect(&self, id: &RuntimeId) -> Result<Option<Inspected>, RuntimeError> {
+        self.look(&id.0).await
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<RuntimeReplica, RuntimeError> {
@@ -256,18 +277,6 @@ impl Runtime for DockerRuntime {
         self.find(&id).await?.ok_or_else(|| {
             RuntimeError::new(operation, ErrorKind::NotFound, "it was removed as soon as it had started")
         })
-    }
-
-    async fn pre_stop(&self, id: &RuntimeId) -> Result<Option<PreStop>, RuntimeError> {
-        let found =
-            self.ours("look at", id).await?.and_then(|found| found.config?.labels?.remove(labels::PRE_STOP));
-        let read = |text: String| {
-            serde_json::from_str(&text).map_err(|error| {
-                let operation = format!("read the label {} of container {}", labels::PRE_STOP, short(&id.0));
-                RuntimeError::new(operation, ErrorKind::Engine, error.to_string())
-            })
-        };
-        found.map(read).transpose()
     }
 
     async fn exec(
@@ -310,7 +319,13 @@ impl Runtime for DockerRuntime {
         if replica.state == ReplicaState::Paused {
             let operation = format!("resume container {}", replica.name);
             let call = self.engine.docker.unpause_container(&id.0);
-            settled(self.engine.call(operation, READ_MAX, call).await)?;
+            if let Err(error) = settled(self.engine.call(operation, READ_MAX, call).await) {
+                // Engines up to 20.10 say 500 of one that is not paused; whether it is, a look tells.
+                match self.find(&id.0).await? {
+                    Some(now) if now.state == ReplicaState::Paused => return Err(error),
+                    _ => tracing::debug!(%error, "nothing left to resume"),
+                }
+            }
         }
         let name = replica.name.to_string();
         if replica.engine_name != name {
@@ -320,7 +335,7 @@ impl Runtime for DockerRuntime {
         if runs && replica.address.is_none() {
             self.reattach(&id.0, &replica).await?;
         }
-        Ok(())
+        if runs { self.set_limits_back(&id.0).await } else { Ok(()) }
     }
 
     async fn signal(&self, id: &RuntimeId, signal: Signal) -> Result<(), RuntimeError> {
@@ -354,7 +369,8 @@ impl Runtime for DockerRuntime {
     }
 
     fn events(&self) -> BoxStream<'static, Wake> {
-        events::wakes(self.engine.clone(), self.instance.clone())
+        let (engine, instance) = (self.engine.clone(), self.instance.clone());
+        events::wakes(Audit { engine, instance, cpus: self.cpus, back: Arc::default() })
     }
 }
 

@@ -11,8 +11,10 @@ use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnu
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use ringmaster_core::observed::{ExitInfo, ReplicaState, RuntimeId, RuntimeReplica};
+use ringmaster_core::quantity::Memory;
+use ringmaster_core::spec::PreStop;
 use ringmaster_core::{ReplicaName, Revision, Timestamp};
-use ringmaster_runtime::{ErrorKind, RuntimeError, labels};
+use ringmaster_runtime::{ErrorKind, Inspected, RuntimeError, labels};
 
 use crate::engine::{Engine, READ_MAX};
 use crate::network::short;
@@ -79,6 +81,7 @@ impl Lister<'_> {
         // Taken before: what is created meanwhile need not be in the list.
         let mut missing = self.known.now();
         let replicas = self.replicas("list replicas", None).await?;
+        let replicas: Vec<_> = replicas.into_iter().map(|found| found.replica).collect();
         for replica in &replicas {
             missing.remove(&replica.id.0);
             self.known.seen(&replica.id.0);
@@ -118,17 +121,18 @@ impl Lister<'_> {
     }
 
     /// The one with this id, if it is of this instance.
-    pub(crate) async fn one(&self, id: &str) -> Result<Option<RuntimeReplica>, RuntimeError> {
+    pub(crate) async fn one(&self, id: &str) -> Result<Option<Inspected>, RuntimeError> {
         let operation = format!("find container {}", short(id));
         // The engine matches prefixes of ids.
-        let found = self.replicas(&operation, Some(id)).await?.into_iter().find(|replica| replica.id.0 == id);
-        if let Some(replica) = &found {
-            self.known.seen(&replica.id.0);
+        let found =
+            self.replicas(&operation, Some(id)).await?.into_iter().find(|found| found.replica.id.0 == id);
+        if let Some(found) = &found {
+            self.known.seen(&found.replica.id.0);
         }
         Ok(found)
     }
 
-    async fn replicas(&self, operation: &str, id: Option<&str>) -> Result<Vec<RuntimeReplica>, RuntimeError> {
+    async fn replicas(&self, operation: &str, id: Option<&str>) -> Result<Vec<Inspected>, RuntimeError> {
         let labels = vec![
             format!("{}={}", labels::OWNER_KEY, labels::OWNER),
             format!("{}={}", labels::INSTANCE, self.instance),
@@ -153,7 +157,7 @@ impl Lister<'_> {
         &self,
         operation: &str,
         summary: ContainerSummary,
-    ) -> Result<Option<RuntimeReplica>, RuntimeError> {
+    ) -> Result<Option<Inspected>, RuntimeError> {
         let broken = |what: String| RuntimeError::new(operation, ErrorKind::Engine, what);
         let id = summary.id.ok_or_else(|| broken("the engine listed a container without id".to_owned()))?;
         let Some(identity) = Identity::read(summary.labels.unwrap_or_default()) else {
@@ -189,7 +193,7 @@ impl Lister<'_> {
         let names = summary.names.unwrap_or_default();
         // A name with a second slash is a link's.
         let engine_name = names.iter().filter_map(|name| name.strip_prefix('/')).find(|n| !n.contains('/'));
-        Ok(Some(RuntimeReplica {
+        let replica = RuntimeReplica {
             id: RuntimeId(id),
             engine_name: engine_name.unwrap_or_default().to_owned(),
             name: identity.name,
@@ -199,7 +203,8 @@ impl Lister<'_> {
             // The list tells whole seconds.
             created_at: Timestamp(u64::try_from(summary.created.unwrap_or(0)).unwrap_or(0) * 1_000),
             host: identity.host,
-        }))
+        };
+        Ok(Some(Inspected { replica, pre_stop: identity.pre_stop }))
     }
 
     /// The state of a container that does not run; none if it is gone.
@@ -214,7 +219,8 @@ impl Lister<'_> {
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let state = not_running(inspected.state.unwrap_or_default());
+        let limit = inspected.host_config.and_then(|now| now.memory).filter(|bytes| *bytes > 0);
+        let state = not_running(inspected.state.unwrap_or_default(), limit);
         if matches!(state, ReplicaState::Exited(_)) {
             self.endings.put(id, status, &state);
         }
@@ -222,10 +228,15 @@ impl Lister<'_> {
     }
 }
 
-/// The state of a container that the list said does not run.
-fn not_running(state: ContainerState) -> ReplicaState {
+/// The state of a container that the list said does not run. `limit` is that of its memory, in bytes.
+fn not_running(state: ContainerState, limit: Option<i64>) -> ReplicaState {
     use bollard::models::ContainerStateStatusEnum as Status;
-    let message = state.error.filter(|error| !error.is_empty());
+    let out_of_memory = state.oom_killed.unwrap_or(false);
+    let beyond = || {
+        let bytes = limit.filter(|_| out_of_memory).and_then(|bytes| u64::try_from(bytes).ok())?;
+        Some(format!("it needs more than its limit of {} (template.resources.memory)", Memory { bytes }))
+    };
+    let message = state.error.filter(|error| !error.is_empty()).or_else(beyond);
     match state.status {
         // Started by hand between the list and this.
         Some(Status::RUNNING | Status::RESTARTING | Status::STOPPING) => ReplicaState::Running,
@@ -237,7 +248,7 @@ fn not_running(state: ContainerState) -> ReplicaState {
         }
         _ => ReplicaState::Exited(ExitInfo {
             code: state.exit_code.and_then(|code| i32::try_from(code).ok()),
-            out_of_memory: state.oom_killed.unwrap_or(false),
+            out_of_memory,
             message,
         }),
     }
@@ -249,6 +260,8 @@ struct Identity {
     revision: Revision,
     port: u16,
     host: Option<String>,
+    /// What is to run before its stop. That it cannot be read is told when it is to run, and hides no replica.
+    pre_stop: Result<Option<PreStop>, String>,
 }
 
 impl Identity {
@@ -260,9 +273,14 @@ impl Identity {
         let revision = Revision(found.remove(labels::REVISION)?);
         let port = found.remove(labels::PORT)?;
         let host = found.remove(labels::HOST);
+        let pre_stop = found.remove(labels::PRE_STOP).map(|text| {
+            serde_json::from_str(&text)
+                .map_err(|error| format!("its label {} cannot be read: {error}", labels::PRE_STOP))
+        });
+        let pre_stop = pre_stop.transpose();
         let name = format!("{service}-{ordinal}-{attempt}");
         Some(match (name.parse(), port.parse()) {
-            (Ok(name), Ok(port)) => Ok(Identity { name, revision, port, host }),
+            (Ok(name), Ok(port)) => Ok(Identity { name, revision, port, host, pre_stop }),
             (Err(_), _) => Err(format!("`{name}` is not a replica's name")),
             (_, Err(_)) => Err(format!("`{port}` is not a port")),
         })
@@ -323,6 +341,10 @@ mod tests {
             broken.insert(key.to_owned(), value.to_owned());
             assert!(Identity::read(broken).unwrap().is_err(), "{key}={value}");
         }
+        let mut hooked = found(&all);
+        hooked.insert(labels::PRE_STOP.to_owned(), "{".to_owned());
+        let why = Identity::read(hooked).unwrap().unwrap().pre_stop.unwrap_err();
+        assert!(why.contains(labels::PRE_STOP), "{why}");
     }
 
     #[test]
@@ -355,8 +377,9 @@ mod tests {
             error: Some(error.to_owned()),
             ..ContainerState::default()
         };
-        assert_eq!(not_running(created(0, "")), ReplicaState::Created);
-        let ReplicaState::Exited(exit) = not_running(created(128, "no such program")) else { panic!() };
+        assert_eq!(not_running(created(0, ""), None), ReplicaState::Created);
+        let failed = not_running(created(128, "no such program"), Some(1));
+        let ReplicaState::Exited(exit) = failed else { panic!() };
         assert_eq!((exit.code, exit.message.as_deref()), (Some(128), Some("no such program")));
     }
 }

@@ -57,7 +57,7 @@ fn instance_label(bench: &Bench) -> (String, String) {
 }
 
 async fn now(bench: &Bench, replica: &RuntimeReplica) -> RuntimeReplica {
-    bench.runtime.inspect(&replica.id).await.unwrap().unwrap()
+    bench.runtime.inspect(&replica.id).await.unwrap().unwrap().replica
 }
 
 #[tokio::test]

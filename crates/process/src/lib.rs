@@ -23,8 +23,10 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use ringmaster_core::Timestamp;
 use ringmaster_core::observed::{ExitInfo, RuntimeId, RuntimeReplica};
-use ringmaster_core::spec::{PreStop, Template};
-use ringmaster_runtime::{CreateRequest, ErrorKind, ExecOutcome, Runtime, RuntimeError, Signal, Wake};
+use ringmaster_core::spec::Template;
+use ringmaster_runtime::{
+    CreateRequest, ErrorKind, ExecOutcome, Inspected, Runtime, RuntimeError, Signal, Wake,
+};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal as RawSignal, WaitOptions, kill_process_group, pidfd_send_signal, waitpid,
@@ -232,18 +234,18 @@ impl Runtime for ProcessRuntime {
         .await
     }
 
-    async fn inspect(&self, id: &RuntimeId) -> Result<Option<RuntimeReplica>, RuntimeError> {
-        Ok(self.inner.registry.one(id))
+    async fn inspect(&self, id: &RuntimeId) -> Result<Option<Inspected>, RuntimeError> {
+        let registry = &self.inner.registry;
+        Ok(registry.one(id).map(|replica| {
+            let pre_stop = registry.lifecycle(id).and_then(|lifecycle| lifecycle.pre_stop);
+            Inspected { replica, pre_stop: Ok(pre_stop) }
+        }))
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<RuntimeReplica, RuntimeError> {
         let inner = Arc::clone(&self.inner);
         let request = request.clone();
         blocking(move || inner.create(&request)).await
-    }
-
-    async fn pre_stop(&self, id: &RuntimeId) -> Result<Option<PreStop>, RuntimeError> {
-        Ok(self.inner.registry.lifecycle(id).and_then(|lifecycle| lifecycle.pre_stop))
     }
 
     async fn exec(

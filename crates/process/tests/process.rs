@@ -192,5 +192,8 @@ async fn members_get_ports_of_their_own() {
     assert_ne!(one.address, two.address);
     let removed = bench.runtime.stop(&one.id, Duration::from_secs(30)).await;
     removed.unwrap();
-    assert!(matches!(bench.runtime.inspect(&two.id).await.unwrap().unwrap().state, ReplicaState::Running));
+    assert!(matches!(
+        bench.runtime.inspect(&two.id).await.unwrap().unwrap().replica.state,
+        ReplicaState::Running
+    ));
 }

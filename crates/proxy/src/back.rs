@@ -219,7 +219,10 @@ impl Passage<'_> {
         (outgoing, persistence): (Outgoing, Persistence),
         end: usize,
     ) -> After {
-        let Begun { mut connection, mut buffer, response, in_flight, sent_whole, .. } = begun;
+        let Begun { mut connection, mut buffer, response, mut in_flight, sent_whole, .. } = begun;
+        if response.is_event_stream(&buffer.head, &buffer) {
+            in_flight.begin_stream();
+        }
         let mut body = Body::new(response.framing, buffer.head.len);
         let relayed = Cell::new(0);
         let endpoint = Rc::clone(in_flight.endpoint());
@@ -272,7 +275,8 @@ impl Passage<'_> {
             .is_ok()
         {
             let early = &self.buffer[end..];
-            let Begun { mut connection, buffer, in_flight, .. } = begun;
+            let Begun { mut connection, buffer, mut in_flight, .. } = begun;
+            in_flight.begin_stream();
             let rest = &buffer[buffer.head.len..];
             let token = self.worker.token();
             if let Ok(client) = self.client.stream.registered() {

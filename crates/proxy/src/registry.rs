@@ -212,6 +212,7 @@ impl EndpointEntry {
         (entry.stats.is_published() || in_flight > 0).then(|| {
             let report = EndpointReport {
                 in_flight,
+                streams: entry.stats.streams(),
                 requests: entry.stats.requests(),
                 failures: entry.stats.failures(),
                 ejected: entry.health.is_ejected(),

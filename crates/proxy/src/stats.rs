@@ -79,6 +79,7 @@ impl Signals {
 #[derive(Debug, Default)]
 pub(crate) struct EndpointStats {
     in_flight: AtomicU32,
+    streams: AtomicU32,
     requests: AtomicU64,
     turns: AtomicU64,
     failures: AtomicU64,
@@ -105,6 +106,22 @@ impl EndpointStats {
 
     pub(crate) fn fail(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request that is in flight has become a stream: it ends when one of the two wants that.
+    pub(crate) fn begin_stream(&self, signals: &Signals) {
+        self.streams.fetch_add(1, Ordering::SeqCst);
+        signals.touch();
+    }
+
+    /// A stream is over; its request ends with it.
+    pub(crate) fn end_stream(&self) {
+        self.streams.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// How many of those in flight are streams.
+    pub(crate) fn streams(&self) -> u32 {
+        self.streams.load(Ordering::SeqCst)
     }
 
     pub(crate) fn in_flight(&self) -> u32 {

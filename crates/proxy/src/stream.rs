@@ -236,6 +236,9 @@ impl Try<'_> {
             let to = outgoing(worker, request, &response, front.limits.stall_timeout.0, may_stay);
             let message = (&response, &*ends.reply);
             write_head(worker, exchange, ends.out, self.service, &endpoint, message, self.sending.added, to);
+            if response.is_event_stream(&ends.reply.head, ends.reply) {
+                in_flight.begin_stream();
+            }
             let mut body = Body::new(response.framing, ends.reply.head.len);
             let mut in_flight = Some(in_flight);
             let way = Way { source: ends.from_upstream, sink: ends.to_client, pipes: &worker.pipes };

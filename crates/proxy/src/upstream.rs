@@ -73,6 +73,8 @@ pub(crate) struct InFlight {
     proof: Option<Proof>,
     /// It became one beyond the limit: its end makes no room.
     in_excess: bool,
+    /// It has become a stream.
+    is_stream: bool,
 }
 
 /// A try that brought no response.
@@ -148,7 +150,7 @@ impl Endpoint {
     /// a worker must not acknowledge another snapshot.
     pub(crate) fn reserve(self: &Rc<Self>, proof: Option<Proof>) -> InFlight {
         self.stats.reserve(&self.shared.signals);
-        InFlight { endpoint: Rc::clone(self), proof, in_excess: false }
+        InFlight { endpoint: Rc::clone(self), proof, in_excess: false, is_stream: false }
     }
 
     /// A connection for one request that wants it `now`.
@@ -406,6 +408,13 @@ impl InFlight {
         self.in_excess = true;
     }
 
+    /// It is a stream from here on: an upgraded connection, or events that are sent as they happen.
+    pub(crate) fn begin_stream(&mut self) {
+        if !std::mem::replace(&mut self.is_stream, true) {
+            self.endpoint.stats.begin_stream(&self.endpoint.shared.signals);
+        }
+    }
+
     /// Its answer has begun, which shows all that is asked of it: the next one may prove, however long this one lasts.
     pub(crate) fn end_proof(&mut self) {
         self.proof = None;
@@ -414,6 +423,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if self.is_stream {
+            self.endpoint.stats.end_stream();
+        }
         self.endpoint.stats.end(&self.endpoint.shared.signals);
         if !self.in_excess {
             self.endpoint.waiting.freed();

@@ -18,11 +18,11 @@ use serde_json::json;
 
 use crate::Config;
 
-/// Longest wait that `/slow` and `/stream` grant.
+/// Longest wait that `/slow`, `/stream` and `/events` grant.
 const WAIT_MS_MAX: u64 = 60_000;
 /// Most bytes that `/bytes` sends.
 const BYTES_MAX: u64 = 1 << 30;
-/// Most chunks that `/stream` sends.
+/// Most chunks that `/stream` and `/events` send.
 const CHUNKS_MAX: u64 = 100_000;
 /// Longest body that `/echo` reads, counting it without keeping it.
 const ECHO_BYTES_MAX: u64 = 1 << 30;
@@ -48,6 +48,7 @@ pub(crate) fn router(config: &Config) -> Router {
         .route("/slow", get(slow))
         .route("/bytes", get(bytes))
         .route("/stream", get(stream_chunks))
+        .route("/events", get(events))
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
         .with_state(answers)
@@ -102,19 +103,35 @@ async fn bytes(Query(query): Query<HashMap<String, String>>) -> Response {
 }
 
 async fn stream_chunks(Query(query): Query<HashMap<String, String>>) -> Response {
-    let chunks = number(&query, "chunks", 10, CHUNKS_MAX);
-    let ms = number(&query, "ms", 100, WAIT_MS_MAX);
+    pieces(&query, "text/plain", |index| format!("chunk {index}\n"))
+}
+
+async fn events(Query(query): Query<HashMap<String, String>>) -> Response {
+    pieces(&query, "text/event-stream", |index| format!("data: chunk {index}\n\n"))
+}
+
+/// A body that comes in pieces with pauses between them.
+fn pieces(
+    query: &HashMap<String, String>,
+    kind: &'static str,
+    piece: impl Fn(u64) -> String + Send + 'static,
+) -> Response {
+    let chunks = number(query, "chunks", 10, CHUNKS_MAX);
+    let ms = number(query, "ms", 100, WAIT_MS_MAX);
     let (chunks, ms) = match (chunks, ms) {
         (Ok(chunks), Ok(ms)) => (chunks, ms),
         (Err(why), _) | (_, Err(why)) => return failure(StatusCode::BAD_REQUEST, &why),
     };
-    let lines = stream::iter(0..chunks).then(move |index| async move {
-        if index > 0 {
-            tokio::time::sleep(Duration::from_millis(ms)).await;
+    let body = stream::iter(0..chunks).then(move |index| {
+        let piece = piece(index);
+        async move {
+            if index > 0 {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+            }
+            Ok::<_, Infallible>(Bytes::from(piece))
         }
-        Ok::<_, Infallible>(Bytes::from(format!("chunk {index}\n")))
     });
-    ([(CONTENT_TYPE, "text/plain")], Body::from_stream(lines)).into_response()
+    ([(CONTENT_TYPE, kind)], Body::from_stream(body)).into_response()
 }
 
 async fn not_found(uri: Uri) -> Response {

@@ -118,6 +118,8 @@ fn sizes_and_waits_are_bounded() {
     let replica = Replica::start(&[]);
     assert_eq!(body(&replica.ask("GET /bytes?n=100000", "")).len(), 100_000);
     assert!(replica.ask("GET /stream?chunks=2&ms=0", "").contains("chunk 1\n"));
+    let events = replica.ask("GET /events?chunks=2&ms=0", "");
+    assert!(events.contains("text/event-stream") && events.contains("data: chunk 1\n\n"), "{events}");
     for request in ["GET /bytes?n=9999999999", "GET /slow?ms=60001", "GET /stream?chunks=x"] {
         assert!(replica.ask(request, "").starts_with("HTTP/1.1 400 "), "{request}");
     }

@@ -14,7 +14,7 @@ use ringmaster_core::quantity::Span;
 
 pub(crate) use lab::{Lab, LabExperiment};
 pub(crate) use proxy::ProxyArgs;
-pub(crate) use rollout::{Decision, Rollout, RolloutStatus, Top, Undo};
+pub(crate) use rollout::{Rollout, RolloutOf, Top, Undo};
 pub(crate) use serve::{DataPlaneMode, RuntimeChoice, Serve};
 pub(crate) use simulate::{Faults, Simulate};
 
@@ -79,7 +79,9 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  ringmaster scale web --replicas 5")]
     Scale(Scale),
     /// Delete services and their replicas.
-    #[command(after_help = "Examples:\n  ringmaster delete web\n  ringmaster delete --all")]
+    #[command(
+        after_help = "Examples:\n  ringmaster delete web\n  ringmaster delete --all\n  ringmaster delete --force web"
+    )]
     Delete(Delete),
     /// Show the output of a replica.
     #[command(
@@ -187,6 +189,17 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Whether to wait, and how long.
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// Do not wait until it is so.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
     /// A manifest; `-` is standard input. May be given several times.
@@ -201,12 +214,8 @@ pub(crate) struct Apply {
     /// Take up another template even while a rollout is under way, and one that has failed before.
     #[arg(long)]
     pub(crate) force: bool,
-    /// Do not wait until it is so.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// How long to wait.
-    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
-    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 #[derive(Debug, Args)]
@@ -273,12 +282,8 @@ pub(crate) struct Scale {
     /// How many replicas.
     #[arg(long)]
     pub(crate) replicas: u32,
-    /// Do not wait until it is so.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// How long to wait.
-    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
-    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 #[derive(Debug, Args)]
@@ -305,12 +310,12 @@ pub(crate) struct Delete {
     /// All services.
     #[arg(long, conflicts_with = "services")]
     pub(crate) all: bool,
-    /// Do not wait until they are gone.
+    /// Do not wait until the data plane has let go of the replicas: for one that is gone for good. Requests that are in
+    /// flight fail.
     #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// How long to wait.
-    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
-    pub(crate) timeout: Duration,
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 #[derive(Debug, Args)]

@@ -82,8 +82,8 @@ async fn remote(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Scale(options) => {
             let name = service_name(&options.service)?;
             let generation = client.scale(&name, options.replicas).await?;
-            if !options.no_wait {
-                wait::until_converged(&client, std::slice::from_ref(&name), generation, options.timeout)
+            if !options.wait.no_wait {
+                wait::until_converged(&client, std::slice::from_ref(&name), generation, options.wait.timeout)
                     .await?;
             }
             out(&format!("service/{name} scaled to {}", options.replicas))?;

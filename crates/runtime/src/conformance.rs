@@ -23,7 +23,7 @@ pub use lifecycle::{
     who_is_being_stopped_is_told_before_the_end,
 };
 
-use crate::{CreateRequest, ErrorKind, Runtime, RuntimeError, Signal, Wake};
+use crate::{CreateRequest, ErrorKind, Inspected, Runtime, RuntimeError, Signal, Wake};
 
 /// Calls `$claim! { name }` for every claim that takes a runtime and a fixture. Two more,
 /// [`adopts_what_runs`](crate::conformance::adopts_what_runs) and
@@ -191,7 +191,8 @@ pub async fn created_replica_is_listed_and_answers(runtime: &dyn Runtime, fixtur
     let home = get(address, "/home", fixture.deadline).await.expect("it answers");
     assert_eq!(home, r#"{"message":"Hello from Server: 5","status":"successful"}"#);
     assert_eq!(runtime.list().await.expect("the list succeeds"), from_ref(&replica));
-    assert_eq!(runtime.inspect(&replica.id).await.expect("it is there"), Some(replica));
+    let inspected = runtime.inspect(&replica.id).await.expect("it is there");
+    assert_eq!(inspected, Some(Inspected { replica, pre_stop: Ok(None) }));
 }
 
 /// Name, host name and revision are told as they were given.

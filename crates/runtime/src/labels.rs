@@ -18,5 +18,7 @@ pub const REVISION: &str = "io.ringmaster.revision";
 pub const HOST: &str = "io.ringmaster.host";
 /// The port that it listens on.
 pub const PORT: &str = "io.ringmaster.port";
+/// The limits that it was made with, as JSON.
+pub const RESOURCES: &str = "io.ringmaster.resources";
 /// What runs before it is stopped, as JSON, if anything.
 pub const PRE_STOP: &str = "io.ringmaster.pre-stop";

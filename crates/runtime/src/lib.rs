@@ -41,11 +41,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Any failure or doubt is an error: a partial list is never returned.
     async fn list(&self) -> Result<Vec<RuntimeReplica>, RuntimeError>;
 
-    /// One replica as it is now; `None` if it is gone or is not ours.
+    /// One replica as it is now, and what is to run before its stop; `None` if it is gone or is not ours.
     ///
     /// # Errors
     /// As the engine answers.
-    async fn inspect(&self, id: &RuntimeId) -> Result<Option<RuntimeReplica>, RuntimeError>;
+    async fn inspect(&self, id: &RuntimeId) -> Result<Option<Inspected>, RuntimeError>;
 
     /// Creates and starts a replica and returns it as it runs, with its address.
     ///
@@ -54,12 +54,6 @@ pub trait Runtime: Send + Sync + 'static {
     /// names it). What was created when the start fails is left behind in state `Created` or `Exited`, to be
     /// listed and removed like any dead replica.
     async fn create(&self, request: &CreateRequest) -> Result<RuntimeReplica, RuntimeError>;
-
-    /// What is to run before a replica is stopped, as it was created with; `None` if nothing, or if it is gone.
-    ///
-    /// # Errors
-    /// As the engine answers; [`ErrorKind::Engine`] if what was written down cannot be read.
-    async fn pre_stop(&self, id: &RuntimeId) -> Result<Option<PreStop>, RuntimeError>;
 
     /// Runs a command beside a running replica's process: in its container, or on the host in its folder and with its
     /// environment. Not before the last one that was given up has ended.
@@ -87,7 +81,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn remove(&self, id: &RuntimeId) -> Result<(), RuntimeError>;
 
     /// Undoes what someone did to a running replica by hand: resumes a paused one, gives a renamed one its
-    /// name back, attaches a detached one to the network again. Does nothing to one that is as it should be.
+    /// name back, attaches a detached one to the network again, sets limits back to what it was made with. Does nothing to
+    /// one that is as it should be.
     ///
     /// # Errors
     /// As the engine answers; [`ErrorKind::Conflict`] if the name is taken by another object.
@@ -115,6 +110,15 @@ pub trait Runtime: Send + Sync + 'static {
     /// again. The stream never ends by itself: it reconnects, and yields [`Wake::Reconnected`] whenever hints
     /// may have been missed, [`Wake::Disconnected`] when the engine stops answering.
     fn events(&self) -> BoxStream<'static, Wake>;
+}
+
+/// A replica, looked at by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// As it is now.
+    pub replica: RuntimeReplica,
+    /// What is to run before it is stopped, as it was created with; or why what was written down cannot be read.
+    pub pre_stop: Result<Option<PreStop>, String>,
 }
 
 /// What to create.
@@ -152,6 +156,8 @@ pub enum Wake {
     /// A signal that ends it was sent to this replica: nothing new should go there. Not every runtime can tell, and
     /// what we stop ourselves is told too.
     Stopping(RuntimeId),
+    /// Somebody has changed the limits of this replica; the text says from what to what. A list does not show it.
+    ChangedLimits(RuntimeId, String),
     /// The event stream was (re-)established: hints may have been missed.
     Reconnected,
     /// The engine does not answer; the text says why.

@@ -16,10 +16,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::handlers;
 
 /// The page's scripts and its style sheet, as they are served.
-pub(super) const FILES: [(&str, &str, &str); 4] = [
+pub(super) const FILES: [(&str, &str, &str); 5] = [
     ("/app.js", SCRIPT, include_str!("dashboard/app.js")),
     ("/card.js", SCRIPT, include_str!("dashboard/card.js")),
     ("/live.js", SCRIPT, include_str!("dashboard/live.js")),
+    ("/rollout.js", SCRIPT, include_str!("dashboard/rollout.js")),
     ("/style.css", "text/css; charset=utf-8", include_str!("dashboard/style.css")),
 ];
 /// Where the colours of replicas are, as a script.

@@ -85,9 +85,25 @@ pub(super) async fn service(
     found.map(Json).ok_or_else(|| crate::store::StoreError::UnknownService(name).into())
 }
 
-pub(super) async fn delete(State(state): State<AdminState>, Path(name): Path<String>) -> Answer<Generation> {
+#[derive(Debug, Deserialize)]
+pub(super) struct DeleteQuery {
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn delete(
+    State(state): State<AdminState>,
+    Path(name): Path<String>,
+    Query(query): Query<DeleteQuery>,
+) -> Answer<Generation> {
     let name = ServiceName::new(name).map_err(Refusal::bad_request)?;
-    let generation = change(&state, move |state| state.store.delete(&name)).await?;
+    let (service, force) = (name.clone(), query.force);
+    let generation = change(&state, move |state| state.store.delete(&name, force)).await?;
+    if force {
+        let message = "deleted by force: its replicas are stopped without waiting for the data plane, and requests that \
+                       are in flight there fail";
+        state.timeline.warning(Some(&service), "service", Reason::DeletedByForce, message);
+    }
     Ok(Json(generation))
 }
 
@@ -241,7 +257,7 @@ pub(super) async fn index() -> &'static str {
      POST   /api/v1/services/NAME/rollback   {\"toRevision\": 3}, or {} for the template before\n\
      GET    /api/v1/services/NAME/ring    who owns which share of the keys (?replicas=N: would own)\n\
      GET    /api/v1/services/NAME/explain?key=K\n\
-     DELETE /api/v1/services/NAME\n\
+     DELETE /api/v1/services/NAME         ?force=true: without waiting for the data plane\n\
      POST   /api/v1/apply                 {\"files\": [{\"file\": \"-\", \"text\": \"...\"}]}\n\
      GET    /api/v1/log                   what is logged; PUT another filter as text, such as debug\n\
      GET    /api/v1/events?since=N        the timeline\n\

@@ -272,6 +272,7 @@ mod tests {
             created_at: None,
             restarts: 2,
             in_flight: 0,
+            streams: 0,
             requests: 0,
             ejected: false,
             circuit: None,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ringmaster_core::desired::Desired;
 use ringmaster_core::observed::{Observed, Pending};
-use ringmaster_core::plan::{Action, Plan};
+use ringmaster_core::plan::{Action, Plan, RepairReason};
 use ringmaster_core::snapshot::Snapshot;
-use ringmaster_core::status::{ServiceStatus, status};
+use ringmaster_core::status::{ServiceStatus, status_after};
 use ringmaster_core::world::{Outlook, Pass};
 use ringmaster_core::{Reason, ReplicaName, Timestamp};
 use ringmaster_runtime::{CreateRequest, RuntimeError};
@@ -58,6 +58,7 @@ impl Reconciler {
         self.note_orphans(&plan);
         self.finish(&plan);
         self.write_ready();
+        self.write_memory();
         self.wake_at = self.wake_at.into_iter().chain(deadline).min();
         self.spans.planned(desired, &plan, now);
         let waiting = plan.actions.into_iter().filter_map(|action| self.start(action, desired)).count();
@@ -157,7 +158,9 @@ impl Reconciler {
         plan: &Plan,
     ) -> Option<Timestamp> {
         let previous = Arc::clone(&self.board.borrow());
-        let mut statuses = status(desired, observed, plan, &previous.statuses);
+        let known = &self.memory.recollection;
+        let mut statuses = status_after(desired, observed, plan, &previous.statuses, known);
+        self.memory.take_up(statuses.iter(), desired, observed, plan);
         self.scaling.tell(&mut statuses);
         for (name, service) in &statuses {
             if !previous.statuses.contains_key(name) {
@@ -252,8 +255,13 @@ impl Reconciler {
                 self.tasks.spawn(remove.instrument(span));
             }
             Action::Repair { id, name, reason } => {
-                let message = format!("{reason}: undoing that");
-                self.timeline.warning(Some(&name.service), &name.short(), Reason::Repairing, message);
+                // That it is tried once more is no news.
+                if !self.world.is_unrepaired(&name) {
+                    let how = self.world.limits_of(&id).filter(|_| reason == RepairReason::Limits);
+                    let how = how.map_or(String::new(), |how| format!(" ({how})"));
+                    let message = format!("{reason}{how}: undoing that");
+                    self.timeline.warning(Some(&name.service), &name.short(), Reason::Repairing, message);
+                }
                 self.world.begin_action(&name, Pending::Repair, now);
                 let runtime = Arc::clone(&self.runtime);
                 let span = tracing::debug_span!("repair", replica = %name, %reason, error = Empty);

@@ -69,6 +69,7 @@ pub(super) enum Done {
         result: Result<Option<Generation>, StoreError>,
     },
     ReadyWritten(Result<(), StateError>),
+    Remembered(Result<(), StateError>),
     Scaled(Box<Scaled>),
     CpuUsed {
         service: ServiceName,
@@ -171,7 +172,7 @@ impl Reconciler {
                 figures::acted("repair", reason, result.is_ok());
                 match result {
                     Ok(()) => self.world.repaired(&name, self.clock.now()),
-                    Err(error) => self.on_action_failed(&name, &error),
+                    Err(error) => self.on_repair_failed(&name, &error),
                 }
             }
             Done::Output { name, text } => self.world.history.record_output(&name, &text),
@@ -180,6 +181,7 @@ impl Reconciler {
                 self.on_given_up(&service, &why, back_to, result);
             }
             Done::ReadyWritten(result) => self.on_ready_written(result),
+            Done::Remembered(result) => self.on_remembered(result),
             Done::Scaled(scaled) => self.on_scaled(*scaled),
             Done::CpuUsed { service, result } => self.on_cpu_used(&service, result),
             Done::Replied => {}
@@ -230,12 +232,17 @@ impl Reconciler {
         match result {
             Ok(list) => {
                 figures::listed();
-                if self.world.list_error().is_some() {
-                    let message = "it answers again: everything is listed";
-                    self.timeline.normal(None, "engine", Reason::EngineReachable, message);
-                }
+                let was_away = self.world.list_error().is_some();
                 for News { name, reason, why } in self.world.listed(number, list, took, now) {
                     self.timeline.warning(Some(&name.service), &name.short(), reason, why);
+                }
+                match self.world.list_error() {
+                    Some(why) => self.tell_unreachable(why),
+                    None if was_away => {
+                        let message = "it answers again: everything is listed";
+                        self.timeline.normal(None, "engine", Reason::EngineReachable, message);
+                    }
+                    None => {}
                 }
             }
             Err(error) => {
@@ -290,6 +297,13 @@ impl Reconciler {
                 self.timeline.warning(Some(&name.service), &name.short(), Reason::CreateFailed, why.clone());
                 self.world.create_failed(name, revision, why, kind, self.clock.now());
             }
+        }
+    }
+
+    fn on_repair_failed(&mut self, name: &ReplicaName, error: &RuntimeError) {
+        let why = error.to_string();
+        if self.world.repair_failed(name, why.clone(), self.clock.now()) {
+            self.timeline.warning(Some(&name.service), &name.short(), Reason::ActionFailed, why);
         }
     }
 

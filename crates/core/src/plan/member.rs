@@ -211,10 +211,14 @@ fn create(
 
 fn repair(replica: &Replica, plan: &mut Plan) {
     let (None, Some(id)) = (replica.pending, &replica.id) else { return };
+    if replica.drift.unrepaired.is_some() {
+        return; // The world asks for another pass when it may be tried again.
+    }
     let reason = match replica.state {
         ReplicaState::Paused => RepairReason::Paused,
         _ if replica.engine_name != replica.name.to_string() => RepairReason::Renamed,
         ReplicaState::Running if replica.address.is_none() => RepairReason::Detached,
+        _ if replica.drift.limits => RepairReason::Limits,
         _ => return,
     };
     plan.actions.push(Action::Repair { id: id.clone(), name: replica.name.clone(), reason });
@@ -244,7 +248,8 @@ pub(super) fn drop_replica(
             return plan.wake(overdue_at);
         }
     }
-    if running {
+    let is_forced = service.deleting && service.rollout.forced_out;
+    if running && !is_forced {
         match observed.handshake.drain_state(&replica.name, observed.now) {
             DrainState::Drained => {}
             DrainState::Draining { since, .. } if since.after(strategy.drain.0) <= observed.now => {}

@@ -78,14 +78,18 @@ pub fn failure(
 ) -> Option<String> {
     let strategy = &service.spec.strategy;
     let stable = observed.stable.get(name)?;
-    let wanted = observed.revisions.get(name)?;
-    let differs = wanted.as_ref().ok() != Some(&stable.revision);
+    // None while it is looked up: an image may be pulled for minutes, or for ever.
+    let wanted = observed.revisions.get(name);
+    let differs = match wanted {
+        Some(wanted) => wanted.as_ref().ok() != Some(&stable.revision),
+        None => service.spec.template != stable.template,
+    };
     // What cannot be seen is not judged, and whoever holds a rollout decides about it.
     let open = differs && !service.deleting && !service.members.is_empty() && observed.list_error.is_none();
     if !open || strategy.rollback == Rollback::Never || service.rollout.paused {
         return None;
     }
-    if let Ok(revision) = wanted
+    if let Some(Ok(revision)) = wanted
         && let Some((ordinal, past)) = observed.history.failing(name, revision)
         && past.failures >= FAILURES_MAX
         && service.has_member(ordinal)
@@ -96,10 +100,13 @@ pub fn failure(
     if stage == Stage::Progressing && stalled_for >= strategy.progress_deadline.0 {
         let starting = observed.replicas.iter().filter(|r| r.name.service == *name && !r.is_ready());
         let why = match wanted {
-            Err(error) => Some(error.clone()),
-            Ok(revision) => starting.filter(|replica| replica.revision == *revision).find_map(|replica| {
-                Some(format!("{}: {}", replica.name, replica.health.last_failure.as_ref()?))
-            }),
+            None => Some("what its template names is still being looked up, or pulled".to_owned()),
+            Some(Err(error)) => Some(error.clone()),
+            Some(Ok(revision)) => {
+                starting.filter(|replica| replica.revision == *revision).find_map(|replica| {
+                    Some(format!("{}: {}", replica.name, replica.health.last_failure.as_ref()?))
+                })
+            }
         };
         let why = why.map_or(String::new(), |why| format!("; {why}"));
         return Some(format!("no progress for {}{why}", strategy.progress_deadline));

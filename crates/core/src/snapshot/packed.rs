@@ -267,7 +267,14 @@ mod tests {
             acknowledged: Generation(acknowledged),
             endpoints: BTreeMap::from([(
                 name.clone(),
-                EndpointReport { in_flight, requests: 10, failures: 1, ejected, ..EndpointReport::default() },
+                EndpointReport {
+                    in_flight,
+                    streams: in_flight / 2,
+                    requests: 10,
+                    failures: 1,
+                    ejected,
+                    ..EndpointReport::default()
+                },
             )]),
             services: BTreeMap::from([(
                 name.service.clone(),
@@ -282,6 +289,7 @@ mod tests {
         assert_eq!(all.services[&name.service], told);
         let sum = EndpointReport {
             in_flight: 3,
+            streams: 1,
             requests: 30,
             failures: 3,
             ejected: true,

@@ -11,7 +11,7 @@ use crate::handshake::DrainState;
 use crate::ids::{Ordinal, ServiceName};
 use crate::observed::{Observed, Pending, Replica, ReplicaState};
 use crate::plan::Plan;
-use crate::snapshot::{Circuit, Latency};
+use crate::snapshot::{Circuit, EndpointReport, Latency};
 
 /// One replica, or a member without one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ pub struct ReplicaStatus {
     pub restarts: u32,
     /// Requests in flight.
     pub in_flight: u32,
+    /// How many of these are streams: upgraded connections and server-sent events.
+    #[serde(default)]
+    pub streams: u32,
     /// Requests since it was first published.
     pub requests: u64,
     /// The data plane has stopped choosing it for now.
@@ -144,6 +147,7 @@ pub(super) fn replica_statuses(
             created_at: Some(replica.created_at),
             restarts: restarts(name, replica.name.ordinal, observed),
             in_flight: endpoint.in_flight,
+            streams: endpoint.streams,
             requests: endpoint.requests,
             ejected: endpoint.ejected,
             circuit: endpoint.circuit,
@@ -225,6 +229,7 @@ fn empty_place(
         created_at: None,
         restarts: restarts(name, ordinal, observed),
         in_flight: 0,
+        streams: 0,
         requests: 0,
         ejected: false,
         circuit: None,
@@ -232,6 +237,19 @@ fn empty_place(
         drain_until: None,
         retry_at,
         failure: None,
+    }
+}
+
+/// What an endpoint is busy with: requests end soon, streams when somebody ends them.
+fn in_flight(endpoint: EndpointReport) -> String {
+    let streams = endpoint.streams.min(endpoint.in_flight);
+    let plural = |count: u32| if count == 1 { "" } else { "s" };
+    match (endpoint.in_flight - streams, streams) {
+        (requests, 0) => format!("{requests} in flight"),
+        (0, streams) => format!("{streams} stream{}", plural(streams)),
+        (requests, streams) => {
+            format!("{requests} request{}, {streams} stream{}", plural(requests), plural(streams))
+        }
     }
 }
 
@@ -244,8 +262,8 @@ fn phase(replica: &Replica, observed: &Observed, plan: &Plan) -> (Phase, String)
         return (Phase::Exited, exit.to_string());
     }
     if let Some(reason) = plan.draining.get(&replica.name) {
-        let in_flight = observed.handshake.endpoint(&replica.name).in_flight;
-        return (Phase::Draining, format!("{reason}: {in_flight} in flight"));
+        let busy = in_flight(observed.handshake.endpoint(&replica.name));
+        return (Phase::Draining, format!("{reason}: {busy}"));
     }
     let failure = || replica.health.last_failure.clone().unwrap_or_default();
     match replica.state {
@@ -254,11 +272,37 @@ fn phase(replica: &Replica, observed: &Observed, plan: &Plan) -> (Phase, String)
         _ if plan.standby.contains(&replica.name) => {
             (Phase::Ready, "stands by until its successor has proven itself".to_owned())
         }
+        _ if replica.is_ready() && replica.drift.unrepaired.is_some() => {
+            let why = replica.drift.unrepaired.as_deref().unwrap_or_default();
+            (Phase::Ready, format!("what somebody did to it could not be undone: {why}"))
+        }
         _ if replica.is_ready() => {
             let circuit = observed.handshake.endpoint(&replica.name).circuit;
             (Phase::Ready, circuit.map_or(String::new(), |circuit| circuit.to_string()))
         }
         _ if replica.health.was_ready => (Phase::NotReady, failure()),
         _ => (Phase::Starting, failure()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_told_apart_from_requests() {
+        for (all, streams, text) in [
+            (0, 0, "0 in flight"),
+            (2, 0, "2 in flight"),
+            (1, 1, "1 stream"),
+            (3, 3, "3 streams"),
+            (4, 3, "1 request, 3 streams"),
+            (3, 1, "2 requests, 1 stream"),
+            // A report may be taken between the two counts.
+            (1, 2, "1 stream"),
+        ] {
+            let endpoint = EndpointReport { in_flight: all, streams, ..EndpointReport::default() };
+            assert_eq!(in_flight(endpoint), text);
+        }
     }
 }

@@ -38,6 +38,7 @@ impl World {
         self.listing.end(took, true, now);
         self.failures.retain(|name, _| list.iter().any(|r| r.name == *name));
         self.repairs.retain(|name, _| list.iter().any(|r| r.name == *name && !is_whole(r)));
+        let doubt = self.doubt.of(&list, now);
         let known: Vec<RuntimeId> = self.copies.keys().cloned().collect();
         let mut news = Vec::new();
         for replica in self.end_list(begun, list) {
@@ -53,6 +54,10 @@ impl World {
                 copy.engine_name, copy.name
             );
             news.push(News { name: copy.name.clone(), reason: Reason::Orphaned, why });
+        }
+        if let Some(why) = doubt {
+            // Who is listed is known, and serves; what is not is not acted upon.
+            self.not_listed(why, took, now);
         }
         news
     }
@@ -89,6 +94,7 @@ impl World {
     /// A repair has ended. One that worked is confirmed by the next list; one that has to be done again and again
     /// waits longer each time.
     pub fn repaired(&mut self, name: &ReplicaName, now: Timestamp) {
+        self.mended(name);
         let repairs = self.repairs.entry(name.clone()).or_default();
         *repairs = repairs.saturating_add(1);
         match *repairs {
@@ -142,7 +148,7 @@ impl World {
 }
 
 /// Whether nobody has to mend it.
-fn is_whole(replica: &RuntimeReplica) -> bool {
+pub(super) fn is_whole(replica: &RuntimeReplica) -> bool {
     replica.state == ReplicaState::Running
         && replica.address.is_some()
         && replica.engine_name == replica.name.to_string()

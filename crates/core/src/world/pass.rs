@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::World;
+use super::doubt::PATIENCE;
 use crate::Timestamp;
 use crate::desired::Desired;
 use crate::handshake::ACKNOWLEDGE_TIMEOUT;
@@ -88,7 +89,12 @@ impl World {
         observed: &Observed,
         settle: Duration,
     ) -> Option<Timestamp> {
-        let until = self.settling_since.get_or_insert(observed.now).after(settle);
+        let since = *self.settling_since.get_or_insert(observed.now);
+        if self.doubt.is_open() && !settle.is_zero() {
+            // A data plane that serves is not told to leave out who may only not be listed yet.
+            return Some(observed.now.after(PATIENCE));
+        }
+        let until = since.after(settle);
         let is_unjudged = |replica: &Replica| {
             let probed = replica.state == ReplicaState::Running && replica.address.is_some();
             let is_ours = desired.services.contains_key(&replica.name.service);

@@ -3,7 +3,7 @@
 use super::bytes::is_field_value;
 use super::field::Name;
 use super::framing::{self, Framing, FramingError};
-use super::head::{Head, Span};
+use super::head::{Field, Head, Span};
 use super::request::{Method, Options};
 
 /// A response's head, understood. The places are in the buffer that it was read from.
@@ -117,6 +117,18 @@ impl Response {
             response.keep_alive = false;
         }
         Ok(response)
+    }
+
+    /// Whether its body is a stream of events (the HTML standard, section 9.2), which has no end of its own. `head` is the
+    /// one that it was understood from.
+    pub(crate) fn is_event_stream(&self, head: &Head, buffer: &[u8]) -> bool {
+        let is_type = |field: &&Field| field.name.of(buffer).eq_ignore_ascii_case(b"content-type");
+        let essence = |field: &Field| {
+            let value = field.value.of(buffer);
+            let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
+            value[..end].trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+        };
+        !matches!(self.framing, Framing::Length(_)) && head.fields.iter().find(is_type).is_some_and(essence)
     }
 
     /// Whether another head follows this one.

@@ -48,6 +48,51 @@ async fn a_slow_request_is_in_flight_until_its_last_byte_after_the_acknowledgeme
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn events_are_a_stream_and_a_body_in_pieces_is_a_request() {
+    let (held, mut arrived) = mpsc::unbounded_channel();
+    let origin = Origin::script(move |mut conn| {
+        let held = held.clone();
+        async move {
+            let request = conn.request().await.unwrap();
+            let target = request.line().split(' ').nth(1).unwrap();
+            // The first hyphen stands for the slash of a media type.
+            let kind = target[1..].replacen('-', "/", 1);
+            conn.write(format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {kind}; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"
+            ))
+            .await;
+            held.send(conn).unwrap();
+        }
+    })
+    .await;
+    let mut world = World::start([service("web", 1, &[(0, 0, origin.address)])]).await;
+    let web = replica("web", 0, 0);
+    let mut clients = Vec::new();
+    // With a body that goes up while the answer comes down, and without.
+    for (head, counts) in [
+        ("GET /text-plain HTTP/1.1\r\nHost: a\r\n\r\n", (1, 0)),
+        ("GET /Text-Event-Stream HTTP/1.1\r\nHost: a\r\n\r\n", (2, 1)),
+        (
+            "POST /text-event-stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            (3, 2),
+        ),
+    ] {
+        let mut client = world.client().await;
+        client.send(head).await;
+        client.head().await.unwrap();
+        clients.push((client, within(arrived.recv()).await.unwrap()));
+        world.endpoint(&web, |report| (report.in_flight, report.streams) == counts).await;
+    }
+    for counts in [(2, 1), (1, 0), (0, 0)] {
+        let (client, mut conn) = clients.pop().unwrap();
+        conn.write("0\r\n\r\n").await;
+        drop((client, conn));
+        world.endpoint(&web, |report| (report.in_flight, report.streams) == counts).await;
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_never_chose_a_withdrawn_endpoint_does_not_hold_it() {
     let origin = Origin::named("web").await;
     let mut world = World::start([service("web", 1, &[(0, 0, origin.address)])]).await;

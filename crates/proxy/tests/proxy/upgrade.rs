@@ -38,7 +38,7 @@ async fn an_upgraded_connection_passes_bytes_and_is_in_flight_until_it_ends() {
     // It outlives the withdrawal of its endpoint, which therefore is not drained.
     world.publish([service("web", 1, &[])]).await;
     let draining = replica("web", 0, 0);
-    world.endpoint(&draining, |report| report.in_flight == 1).await;
+    world.endpoint(&draining, |report| (report.in_flight, report.streams) == (1, 1)).await;
     client.send("abc\n").await;
     assert_eq!(client.take(4).await.unwrap(), b"ABC\n");
     drop(client);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Output, span};
+use super::{Output, Wait, span};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Rollout {
@@ -20,9 +20,10 @@ pub(crate) enum Rollout {
     /// Wait until a rollout is complete; exits 1 when it fails or is rolled back.
     #[command(
         after_help = "Examples:\n  ringmaster rollout status web\n  ringmaster rollout status web --no-wait\n\n\
-                            A canary that waits for its promotion ends the waiting, with exit code 0."
+                            A canary that waits for its promotion ends the waiting, with exit code 0.\n\
+                            With --no-wait it tells how far the rollout is, and exits 1 only if it was rolled back."
     )]
-    Status(RolloutStatus),
+    Status(RolloutOf),
     /// Replace no further replica until it is resumed; what has begun is finished.
     #[command(after_help = "Example:\n  ringmaster rollout pause web")]
     Pause {
@@ -31,13 +32,13 @@ pub(crate) enum Rollout {
     },
     /// Let a paused rollout go on.
     #[command(after_help = "Example:\n  ringmaster rollout resume web")]
-    Resume(Decision),
+    Resume(RolloutOf),
     /// The canary is good: replace the other replicas too.
     #[command(after_help = "Example:\n  ringmaster rollout promote web")]
-    Promote(Decision),
+    Promote(RolloutOf),
     /// Replace every replica by another of the same template.
     #[command(after_help = "Example:\n  ringmaster rollout restart web")]
-    Restart(Decision),
+    Restart(RolloutOf),
     /// Go back to an earlier template. Only the template changes: the count, balancing and the rest stay.
     #[command(
         after_help = "Examples:\n  ringmaster rollout undo web\n  ringmaster rollout undo web --to-revision 3\n\n\
@@ -49,27 +50,11 @@ pub(crate) enum Rollout {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct RolloutStatus {
+pub(crate) struct RolloutOf {
     /// The service.
     pub(crate) service: String,
-    /// Tell how far it is, and end; exits 1 only if it was rolled back.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// How long to wait.
-    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
-    pub(crate) timeout: Duration,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Decision {
-    /// The service.
-    pub(crate) service: String,
-    /// Do not wait until it is so.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// How long to wait.
-    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
-    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 #[derive(Debug, Args)]
@@ -79,12 +64,8 @@ pub(crate) struct Undo {
     /// The revision to go back to [default: the last one before the one in force that was ready].
     #[arg(long, value_name = "N")]
     pub(crate) to_revision: Option<u64>,
-    /// Do not wait until it is so.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// How long to wait.
-    #[arg(long, default_value = "5m", value_parser = span, value_name = "TIME")]
-    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 #[derive(Debug, Args)]

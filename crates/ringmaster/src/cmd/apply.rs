@@ -31,15 +31,15 @@ pub(super) async fn run(client: &Client, options: &Apply) -> anyhow::Result<()> 
     if response.gateway.is_some() {
         out("gateway configured")?;
     }
-    if options.no_wait {
+    if options.wait.no_wait {
         return Ok(());
     }
     let named = |deleted: bool| -> Vec<ServiceName> {
         let of_kind = response.services.iter().filter(|s| (s.change == Change::Deleted) == deleted);
         of_kind.map(|service| service.name.clone()).collect()
     };
-    wait::until_converged(client, &named(false), response.generation, options.timeout).await?;
-    wait::until_gone(client, &named(true), options.timeout).await?;
+    wait::until_converged(client, &named(false), response.generation, options.wait.timeout).await?;
+    wait::until_gone(client, &named(true), options.wait.timeout).await?;
     for service in client.overview().await?.services {
         if let (Some(status), true) = (&service.status, named(false).contains(&service.name)) {
             out(&format!("service/{} {} of {} replicas ready", service.name, status.ready, status.replicas))?;

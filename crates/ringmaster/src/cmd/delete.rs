@@ -15,17 +15,22 @@ pub(super) async fn run(client: &Client, options: &Delete) -> anyhow::Result<()>
     // One that is not there does not keep the others.
     let (mut deleted, mut refused) = (Vec::new(), Vec::new());
     for name in services {
-        match client.delete(&name).await {
+        let done = match options.force {
+            true => client.delete_by_force(&name).await,
+            false => client.delete(&name).await,
+        };
+        match done {
             Ok(_) => deleted.push(name),
             Err(ClientError::Refused(why)) => refused.push(why),
             Err(error) => return Err(error.into()),
         }
     }
-    if !options.no_wait {
-        wait::until_gone(client, &deleted, options.timeout).await?;
+    if !options.wait.no_wait {
+        wait::until_gone(client, &deleted, options.wait.timeout).await?;
     }
     for name in &deleted {
-        out(&format!("service/{name} deleted"))?;
+        let how = if options.force { " without waiting for the data plane" } else { "" };
+        out(&format!("service/{name} deleted{how}"))?;
     }
     anyhow::ensure!(refused.is_empty(), "{}", refused.join("; "));
     Ok(())

@@ -5,7 +5,7 @@ use ringmaster_core::api::{RevisionList, RolloutAction};
 use ringmaster_core::{Generation, ServiceName};
 
 use super::{service_name, wait};
-use crate::cli::{Decision, Output, Rollout, RolloutStatus, Undo};
+use crate::cli::{Output, Rollout, RolloutOf, Undo};
 use crate::output::{age, out, table};
 
 pub(super) async fn run(client: &Client, what: Rollout) -> anyhow::Result<()> {
@@ -28,14 +28,14 @@ pub(super) async fn run(client: &Client, what: Rollout) -> anyhow::Result<()> {
 
 async fn decide(
     client: &Client,
-    options: &Decision,
+    options: &RolloutOf,
     action: RolloutAction,
     done: &str,
 ) -> anyhow::Result<()> {
     let name = service_name(&options.service)?;
     let generation = client.rollout(&name, action).await?.generation;
-    if !options.no_wait {
-        wait::until_converged(client, std::slice::from_ref(&name), generation, options.timeout).await?;
+    if !options.wait.no_wait {
+        wait::until_converged(client, std::slice::from_ref(&name), generation, options.wait.timeout).await?;
     }
     out(&format!("service/{name} {done}"))?;
     tell_held(client, &name).await
@@ -48,10 +48,10 @@ async fn tell_held(client: &Client, name: &ServiceName) -> anyhow::Result<()> {
     }
 }
 
-async fn status(client: &Client, options: &RolloutStatus) -> anyhow::Result<()> {
+async fn status(client: &Client, options: &RolloutOf) -> anyhow::Result<()> {
     let name = service_name(&options.service)?;
-    if !options.no_wait {
-        wait::until_rolled_out(client, &name, options.timeout).await?;
+    if !options.wait.no_wait {
+        wait::until_rolled_out(client, &name, options.wait.timeout).await?;
     }
     let service = client.service(&name).await?;
     let Some(status) = &service.status else {
@@ -71,8 +71,9 @@ async fn status(client: &Client, options: &RolloutStatus) -> anyhow::Result<()> 
 async fn undo(client: &Client, options: &Undo) -> anyhow::Result<()> {
     let name = service_name(&options.service)?;
     let done = client.rollback(&name, options.to_revision.map(Generation)).await?;
-    if !options.no_wait {
-        wait::until_converged(client, std::slice::from_ref(&name), done.generation, options.timeout).await?;
+    if !options.wait.no_wait {
+        wait::until_converged(client, std::slice::from_ref(&name), done.generation, options.wait.timeout)
+            .await?;
     }
     Ok(out(&format!("service/{name} back to revision {} ({})", done.revision, done.runs))?)
 }

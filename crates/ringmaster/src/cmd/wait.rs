@@ -106,8 +106,20 @@ pub(crate) async fn until_gone(
             .iter()
             .filter(|service| services.contains(&service.name))
             .map(|service| {
-                let replicas = service.status.as_ref().map_or(0, |status| status.members.len());
-                format!("{}: {replicas} replicas left", service.name)
+                let status = service.status.as_ref();
+                let replicas = status.map_or(0, |status| status.members.len());
+                let degraded = status.and_then(|status| status.condition(ConditionKind::Degraded));
+                // The seconds that it has lasted are left to `describe`: each would be a line of its own.
+                let silent = degraded.is_some_and(|c| c.status && c.reason == Reason::DataPlaneSilent);
+                let why = match silent {
+                    true => format!(
+                        " (the data plane does not answer; if it is gone for good, `ringmaster delete --force {}` does \
+                         not wait for it)",
+                        service.name
+                    ),
+                    false => String::new(),
+                };
+                format!("{}: {replicas} replicas left{why}", service.name)
             })
             .collect();
         let engine = overview.daemon.engine_error.as_deref().map(|error| format!(" ({error})"));

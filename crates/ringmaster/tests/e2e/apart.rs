@@ -390,3 +390,31 @@ async fn a_removal_waits_for_a_data_plane_that_does_not_answer() {
     daemon.until("web", "as scaled", |status| status.is_converged() && status.members.len() == 1).await;
     assert_eq!(plane.get("/home").await.unwrap().0, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_data_plane_is_gone_for_good_is_deleted_by_force_alone() {
+    let _shared = shared().await;
+    let (setup, folder) = Setup::new(On::Process);
+    let mut daemon = Daemon::with(setup.with(&["--data-plane", "none"])).await;
+    let link = format!("unix:{}", daemon.setup.state.join("data-plane/link.sock").display());
+    let mut plane = Plane::start(folder.path().join("plane"), free_address(), &["--controller", &link]);
+    daemon.event("DataPlaneConnected", "proxy-").await;
+    daemon.apply_and_converge("web", &daemon.manifest("web", 2, "")).await;
+    plane.kill();
+    daemon.event("DataPlaneAway", "").await;
+    let (code, _, err) = daemon.cli(&["delete", "web", "--timeout", "7s"]).await;
+    assert!(code == Some(1) && err.contains("`ringmaster delete --force web`"), "{code:?} {err}");
+    let status = daemon.status("web").await.unwrap();
+    let degraded = status.condition(ConditionKind::Degraded).unwrap();
+    assert!(degraded.message.contains("`ringmaster delete --force web`"), "{degraded:?}");
+    assert_eq!(status.members.len(), 2, "{status:#?}");
+    // It is not forgotten if the daemon ends at once.
+    let (code, _, err) = daemon.cli(&["delete", "--force", "web", "--no-wait"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    daemon.event("DeletedByForce", "without waiting for the data plane").await;
+    daemon.end(Signal::KILL).await;
+    daemon.restart().await;
+    daemon.until_gone("web").await;
+    let (code, _, err) = daemon.cli(&["delete", "--force", "web"]).await;
+    assert!(code == Some(1) && err.contains("web"), "{code:?} {err}");
+}

@@ -7,12 +7,14 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::common::{Daemon, On, Setup, alone};
+use crate::common::{Daemon, On, SOON, Setup, alone};
 
 /// A measured cost beyond this multiple of its goal is a regression, whatever the machine was doing.
 const SLACK: f64 = if cfg!(debug_assertions) { 8.0 } else { 2.0 };
 /// Over how long processor time is measured.
 const MEASURED: Duration = Duration::from_secs(10);
+/// A time without anything done after which nothing is left of what was asked for.
+const QUIET: Duration = Duration::from_secs(1);
 const REPLICAS_MANY: u32 = 300;
 const REPLICAS_ADOPTED: u32 = 100;
 
@@ -54,11 +56,23 @@ async fn ready(daemon: &Daemon, replicas: u32) {
     }
 }
 
+/// Awaits a while in which nothing but probes was done: what starting left behind (a last list, a last report) ends first.
+async fn quiet(counts: impl AsyncFn() -> [f64; 4]) {
+    let deadline = Instant::now() + SOON;
+    let (mut last, mut since) = (counts().await, Instant::now());
+    while since.elapsed() < QUIET {
+        assert!(Instant::now() < deadline, "it never rests: {last:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = counts().await;
+        if now[1..] != last[1..] {
+            (last, since) = (now, Instant::now());
+        }
+    }
+}
+
 /// What a stretch of time cost: the share of a core in per cent, and how many probes, lists, other engine calls and
 /// writes there were.
 async fn cost(daemon: &Daemon) -> (f64, [f64; 4]) {
-    // What starting left behind (a last list, a last report) ends first.
-    tokio::time::sleep(Duration::from_secs(3)).await;
     let counts = async || {
         let calls = metric(daemon, "ringmaster_engine_call_duration_seconds_count", "").await;
         let lists =
@@ -69,6 +83,7 @@ async fn cost(daemon: &Daemon) -> (f64, [f64; 4]) {
         let writes = metric(daemon, "ringmaster_state_writes_total", "").await;
         [probes, lists, calls - lists - resolutions, writes]
     };
+    quiet(counts).await;
     let before = counts().await;
     let (cpu, began) = (cpu_seconds(daemon), Instant::now());
     tokio::time::sleep(MEASURED).await;

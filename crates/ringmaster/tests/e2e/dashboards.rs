@@ -194,7 +194,7 @@ fn dashboards() -> Vec<Query> {
             "{file}: no variable by service"
         );
     }
-    assert!(uids.len() >= 5, "{uids:?}");
+    assert!(uids.len() >= 6, "{uids:?}");
     queries
 }
 
@@ -264,9 +264,20 @@ async fn every_panel_shows_figures_and_every_metric_is_used() {
     let daemon = Daemon::start(On::Process).await;
     let more = "  balancing: { policy: slot-table, hashOn: requestId }\n";
     daemon.apply_and_converge("web", &daemon.manifest("web", 3, more)).await;
+    // Its count follows its load.
+    let scaled = "  route: { pathPrefix: /scaled }\n  autoscale: { maxReplicas: 3, targetInFlight: 20, targetRps: 50 }\n";
+    daemon.apply_and_converge("scaled", &daemon.manifest("scaled", 1, scaled)).await;
     let prometheus = Prometheus::start(&binary, daemon.setup.admin).await;
     let mut load = Load::start(daemon.setup.listen, 100);
     load.more(200).await;
+    let url = format!("http://{}/scaled/heartbeat", daemon.setup.listen);
+    let asking = tokio::spawn(async move {
+        let client = reqwest::Client::new();
+        // That it is answered is what its panels tell.
+        while client.get(&url).send().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
     // A replica dies, one is added, one is taken away: what panels show has happened.
     let before = daemon.replica("web", 1).await;
     daemon.client.fault("web-1", "KILL").await.unwrap();
@@ -299,6 +310,8 @@ async fn every_panel_shows_figures_and_every_metric_is_used() {
     }
     let outcome = load.stop().await;
     assert_eq!(outcome.failed, [], "of {} requests", outcome.total);
+    assert!(!asking.is_finished(), "a request failed");
+    asking.abort();
 
     let alerts = prometheus.query("ALERTS{alertstate=\"firing\"}").await.unwrap();
     assert_eq!(alerts, [], "one kill is no alert");

@@ -3,6 +3,7 @@
 pub(crate) mod bed;
 mod calls;
 mod lists;
+mod pulls;
 mod replicas;
 
 use bollard::Docker;

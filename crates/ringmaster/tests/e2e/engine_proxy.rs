@@ -32,6 +32,8 @@ pub(crate) const CREATE: &str = "POST /containers/create";
 pub(crate) const START: &str = "POST /containers/*/start";
 pub(crate) const STOP: &str = "POST /containers/*/stop";
 pub(crate) const REMOVE: &str = "DELETE /containers/*";
+pub(crate) const UNPAUSE: &str = "POST /containers/*/unpause";
+pub(crate) const RENAME: &str = "POST /containers/*/rename";
 pub(crate) const INSPECT: &str = "GET /containers/*/json";
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;

@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 
 use bollard::Docker;
-use bollard::models::{ContainerConfig, ContainerCreateBody, NetworkDisconnectRequest};
+use bollard::models::{ContainerConfig, ContainerCreateBody, ContainerUpdateBody, NetworkDisconnectRequest};
 use bollard::query_parameters::{
-    CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptions,
-    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, RenameContainerOptionsBuilder,
-    StartContainerOptions, StopContainerOptionsBuilder, TagImageOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
+    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StartContainerOptions,
+    StopContainerOptionsBuilder,
 };
 use ringmaster_core::Reason;
 use ringmaster_core::status::{ConditionKind, Phase, ServiceStatus};
 use ringmaster_docker::testing::engine_or_skip;
+use rustix::process::Signal;
 
-use crate::common::{Daemon, On, docker_or_skip, shared};
+use crate::common::{Daemon, On, docker_or_skip, eventually, shared};
+use crate::images::{self, MovingTag};
 use crate::load::Load;
 
 async fn started(test: &str, replicas: u32) -> Option<(Docker, Daemon, String)> {
@@ -122,6 +124,55 @@ async fn a_detached_replica_is_attached_again() {
     daemon.until(&service, "attached", |status| status.is_converged() && ready_as(status, &container)).await;
 }
 
+/// The memory and the processors, in billionths, that a container may use now.
+async fn limits(docker: &Docker, container: &str) -> (Option<i64>, Option<i64>) {
+    let found = docker.inspect_container(container, None::<InspectContainerOptions>).await.unwrap();
+    let now = found.host_config.unwrap();
+    (now.memory, now.nano_cpus)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_changed_by_hand_are_set_back_in_place() {
+    let _shared = shared().await;
+    let test = "limits_changed_by_hand_are_set_back_in_place";
+    let Some((docker, mut daemon, service)) = started(test, 2).await else { return };
+    let limited = daemon.manifest(&service, 2, "").replace("memory: 64Mi", "memory: 64Mi, cpu: 500m");
+    let before = daemon.apply_and_converge(&service, &limited).await;
+    let mut load = Load::start(daemon.setup.listen, 100);
+    load.more(20).await;
+    let container = daemon.replica(&service, 1).await.engine_name.unwrap();
+    let (memory, cpu) = (64 << 20, 500_000_000);
+    assert_eq!(limits(&docker, &container).await, (Some(memory), Some(cpu)));
+    let set_back = async |what: &str| {
+        eventually(what, || async {
+            (limits(&docker, &container).await == (Some(memory), Some(cpu))).then_some(())
+        })
+        .await;
+    };
+    let roomier = || ContainerUpdateBody {
+        memory: Some(2 * memory),
+        memory_swap: Some(2 * memory),
+        nano_cpus: Some(2 * cpu),
+        ..ContainerUpdateBody::default()
+    };
+    docker.update_container(&container, roomier()).await.unwrap();
+    let how = "somebody changed its limits (memory 128Mi instead of 64Mi, cpu 1 instead of 500m)";
+    daemon.event("Repairing", how).await;
+    set_back("they are set back").await;
+    load.more(20).await;
+    let outcome = load.stop().await;
+    assert_eq!(outcome.failed, [], "of {} requests", outcome.total);
+
+    // What was changed while nobody looked is found when somebody does.
+    daemon.end(Signal::KILL).await;
+    docker.update_container(&container, roomier()).await.unwrap();
+    daemon.restart().await;
+    set_back("they are set back after the restart").await;
+    let after = daemon.until(&service, "converged", ServiceStatus::is_converged).await;
+    let ids = |status: &ServiceStatus| status.members.iter().map(|m| m.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&after), ids(&before), "no replica was replaced for it");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_container_with_our_name_is_named_and_left_alone() {
     let _shared = shared().await;
@@ -177,26 +228,14 @@ async fn a_rebuilt_tag_is_a_new_revision() {
     let test = "a_rebuilt_tag_is_a_new_revision";
     let Some(docker) = engine_or_skip(test).await else { return };
     let Some(on) = docker_or_skip(test).await else { return };
-    let On::Docker(image) = on.clone() else { unreachable!("asked for docker") };
     let daemon = Daemon::start(on).await;
-    let repository = format!("ringmaster/{}", daemon.setup.instance);
-    let tag = |of: String| {
-        let options = TagImageOptionsBuilder::default().repo(&repository).tag("dev").build();
-        let docker = docker.clone();
-        async move { docker.tag_image(&of, Some(options)).await.unwrap() }
-    };
-    tag(image.clone()).await;
-    let manifest = daemon.manifest(&daemon.web, 2, "").replace(&image, &format!("{repository}:dev"));
-    let before = daemon.apply_and_converge(&daemon.web, &manifest).await.revision;
+    let tag = MovingTag::of(&docker, &daemon).await;
+    let before = daemon.apply_and_converge(&daemon.web, &tag.manifest(&daemon, 2)).await.revision;
     // The same content with another label is another image under the same tag.
-    let options = CommitContainerOptionsBuilder::default()
-        .container(&format!("{}-0-0", daemon.web))
-        .pause(false)
-        .build();
     let labels = HashMap::from([("rebuilt".to_owned(), "yes".to_owned())]);
     let config = ContainerConfig { labels: Some(labels), ..ContainerConfig::default() };
-    let rebuilt = docker.commit_container(options, config).await.unwrap().id;
-    tag(rebuilt.clone()).await;
+    let rebuilt = tag.commit(&format!("{}-0-0", daemon.web), config).await;
+    tag.to(&rebuilt).await;
     daemon.event("Rebuilt", "").await;
     let status = daemon.until(&daemon.web, "rolled out", |s| s.is_converged() && s.revision != before).await;
     assert!(
@@ -206,6 +245,5 @@ async fn a_rebuilt_tag_is_a_new_revision() {
             .all(|m| m.phase != Phase::Ready || m.engine_name.as_deref().is_some_and(|n| n.ends_with("-1")))
     );
     drop(daemon);
-    let force = || RemoveImageOptionsBuilder::default().force(true).build();
-    docker.remove_image(&rebuilt, Some(force()), None).await.unwrap();
+    images::remove(&docker, &rebuilt).await;
 }

@@ -139,6 +139,36 @@ async fn a_drain_says_what_it_waits_for_and_how_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drain_tells_streams_apart_from_requests() {
+    let _shared = shared().await;
+    let daemon = Daemon::start(On::Process).await;
+    daemon.apply_and_converge("web", &daemon.manifest("web", 1, "  strategy: { drain: 20s }\n")).await;
+    let open = async |path: &str| {
+        let response = reqwest::get(format!("http://{}{path}?chunks=600&ms=50", daemon.setup.listen)).await;
+        let mut body = response.unwrap().bytes_stream();
+        body.next().await.unwrap().unwrap();
+        body
+    };
+    let streams = [open("/events").await, open("/events").await, open("/events").await];
+    let request = open("/stream").await;
+    daemon.client.scale(&crate::common::name("web"), 0).await.unwrap();
+    let busy = |all: u32, open: u32| {
+        move |s: &ServiceStatus| {
+            s.members.iter().any(|m| m.drain_until.is_some() && (m.in_flight, m.streams) == (all, open))
+        }
+    };
+    daemon.until("web", "draining", busy(4, 3)).await;
+    let (_, out, _) = daemon.cli(&["describe", "web"]).await;
+    assert!(out.contains("scaled down: 1 request, 3 streams, ") && out.contains("s left"), "{out}");
+    drop(request);
+    daemon.until("web", "draining streams alone", busy(3, 3)).await;
+    let (_, out, _) = daemon.cli(&["describe", "web"]).await;
+    assert!(out.contains("scaled down: 3 streams, ") && out.contains("s left"), "{out}");
+    drop(streams);
+    daemon.until("web", "gone", |s| s.members.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn broken_services_hold_up_no_other() {
     let _shared = shared().await;
     let daemon = Daemon::start(On::Process).await;

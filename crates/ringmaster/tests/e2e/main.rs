@@ -20,6 +20,7 @@ mod engine_killed;
 mod engine_proxy;
 mod figures;
 mod hands;
+mod images;
 mod input;
 mod lab;
 mod left_out;

@@ -4,6 +4,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use fantoccini::key::Key;
+use ringmaster_core::api::RolloutAction;
 use ringmaster_core::status::Phase;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::chromium::Browser;
 use crate::common::{Daemon, On, Setup, alone, shared};
+use crate::rollout::release;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// What the page must show a kill within.
@@ -170,6 +172,66 @@ async fn the_button_goes_back_after_naming_what_it_goes_back_to() {
     assert!(service.spec.template.env.is_empty() && service.spec.replicas == Some(3));
     browser.until("document.querySelector('.confirm').hidden").await;
     browser.until("document.querySelector('#events').textContent.includes('RolledBack')").await;
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_is_shown_paused_resumed_promoted_and_undone() {
+    let _shared = shared().await;
+    let test = "a_rollout_is_shown_paused_resumed_promoted_and_undone";
+    let Some(browser) = Browser::start(test, 1280, 900).await else { return };
+    let daemon = Daemon::start(On::Process).await;
+    let version = |version: &str| release(&daemon, 4, &format!("VERSION: {version}"), "canary: 10%");
+    daemon.apply_and_converge("web", &version("one")).await;
+    open(&browser, &daemon).await;
+    browser.until(LIVE).await;
+    browser.until("document.querySelectorAll('tbody tr .phase.good').length === 4").await;
+    assert_eq!(browser.run("return document.querySelector('.rollout').hidden").await, true);
+    let says = async |text: &str| {
+        let shown = format!("document.querySelector('.rollout').textContent.includes('{text}')");
+        browser.until(&format!("!document.querySelector('.rollout').hidden && {shown}")).await;
+    };
+    let offered = "return [...document.querySelectorAll('.rollout button')].filter((b) => !b.hidden).map((b) => b.value)";
+    let decide = async |button: &str, sentence: &str| {
+        let before = daemon.client.overview().await.unwrap().generation;
+        browser.find(&format!(".rollout [value={button}]")).await.click().await.unwrap();
+        browser.until(&format!("document.querySelector('.change').textContent.includes('{sentence}')")).await;
+        browser.until("!document.querySelector('.yes').hidden").await;
+        assert_eq!(daemon.client.overview().await.unwrap().generation, before, "it asks before it changes");
+        browser.find(".yes").await.click().await.unwrap();
+        browser.until("document.querySelector('.confirm').hidden").await;
+    };
+    daemon.apply(&version("two")).await;
+    says("to revision 2: 1 of 4 replicas ready, and the canary waits for its promotion").await;
+    assert_eq!(browser.run(offered).await, json!(["promote", "undo"]));
+    assert_eq!(browser.run("return document.querySelector('.rollout progress').value").await, 1);
+    // What was asked for before another question is forgotten.
+    browser.find(".rollout [value=promote]").await.click().await.unwrap();
+    browser.until("!document.querySelector('.confirm').hidden").await;
+    browser.find(".plus").await.click().await.unwrap();
+    browser.until("document.querySelector('.change').textContent.includes('4 → 5')").await;
+    browser.find(".no").await.click().await.unwrap();
+    browser.until("document.querySelector('.confirm').hidden").await;
+
+    daemon.client.rollout(&crate::common::name("web"), RolloutAction::Pause).await.unwrap();
+    says("1 of 4 replicas ready, paused").await;
+    assert_eq!(browser.run(offered).await, json!(["resume", "undo"]));
+    decide("resume", "web: the rollout goes on where it was paused.").await;
+    daemon.event("RolloutResumed", "").await;
+    says("the canary waits for its promotion").await;
+    decide("promote", "web: the canary is good, and the other replicas are replaced too.").await;
+    daemon.until("web", "promoted", |s| s.is_converged() && s.updated == 4).await;
+    browser.until("document.querySelector('.rollout').hidden").await;
+
+    // One that does not get ready is held, and then undone.
+    let silent = version("three").replace("[ringmaster, replica]", "[sleep, '1000']");
+    daemon.apply(&silent).await;
+    says("0 of 4 replicas ready").await;
+    decide("pause", "web: no further replica is replaced until it is resumed").await;
+    says(", paused").await;
+    decide("undo", "back to the template of revision").await;
+    daemon.until("web", "undone", |s| s.is_converged() && s.updated == 4).await;
+    browser.until("document.querySelector('.rollout').hidden").await;
     assert_eq!(browser.complaints().await, [""; 0]);
 }
 

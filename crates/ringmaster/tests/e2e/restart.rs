@@ -1,11 +1,14 @@
 //! The daemon ends, in one way or another, and starts again: nothing is lost, no replica is touched.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use ringmaster_core::Reason;
+use ringmaster_core::status::{ConditionKind, ServiceStatus};
+use ringmaster_core::{Reason, Timestamp};
 use rustix::process::Signal;
 
-use crate::common::{Daemon, On, Setup, docker_or_skip, shared};
+use crate::common::{Daemon, On, Setup, docker_or_skip, eventually, shared};
+use crate::rollout::release;
 
 async fn identities(daemon: &Daemon) -> BTreeSet<(String, String)> {
     let status = daemon.status(&daemon.web).await.unwrap();
@@ -175,4 +178,82 @@ async fn events_outlive_the_daemon() {
     let after = daemon.client.events(0).await.unwrap().events;
     assert!(after.contains(&started), "{started:?}\n{}", daemon.events_text().await);
     assert!(after.iter().any(|event| event.message.contains("web applied as generation 1")));
+}
+
+/// The conditions with their times.
+fn times(status: &ServiceStatus) -> Vec<(ConditionKind, bool, Timestamp)> {
+    status.conditions.iter().map(|condition| (condition.kind, condition.status, condition.since)).collect()
+}
+
+/// Awaits that a time of the status is on the disk.
+async fn written(daemon: &Daemon, time: Timestamp) {
+    let kept = || std::fs::read_to_string(daemon.setup.state.join("statuses")).unwrap_or_default();
+    eventually("it is written", || async { kept().contains(&format!(":{}", time.0)).then_some(()) }).await;
+}
+
+async fn times_outlive_the_daemon(on: On) {
+    let mut daemon = Daemon::start(on).await;
+    let web = daemon.web.clone();
+    let before = daemon.apply_and_converge(&web, &daemon.manifest(&web, 3, "")).await;
+    written(&daemon, before.condition(ConditionKind::Progressing).unwrap().since).await;
+    for signal in [Signal::TERM, Signal::KILL, Signal::KILL] {
+        daemon.end(signal).await;
+        daemon.restart().await;
+        let status = daemon.until(&web, "adopted", ServiceStatus::is_converged).await;
+        assert_eq!(times(&status), times(&before), "{}", daemon.events_text().await);
+        assert_eq!(status.progressed_at, before.progressed_at);
+    }
+    // What changes after that has changed then.
+    let now = daemon.client.overview().await.unwrap().now;
+    let (code, _, err) = daemon.cli(&["scale", &web, "--replicas", "2"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let status = daemon.status(&web).await.unwrap();
+    assert!(status.condition(ConditionKind::Progressing).unwrap().since >= now, "{status:#?}");
+    assert_eq!(times(&status)[0], times(&before)[0], "it was available all the while");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_of_conditions_outlive_the_daemon() {
+    let _shared = shared().await;
+    times_outlive_the_daemon(On::Process).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_of_conditions_of_containers_outlive_the_daemon() {
+    let _shared = shared().await;
+    let test = "times_of_conditions_of_containers_outlive_the_daemon";
+    let Some(on) = docker_or_skip(test).await else { return };
+    times_outlive_the_daemon(on).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deadline_of_a_rollout_goes_on_counting_over_a_restart() {
+    let _shared = shared().await;
+    let deadline = Duration::from_secs(8);
+    let mut daemon = Daemon::start(On::Process).await;
+    let strategy = "progressDeadline: 8s";
+    daemon.apply_and_converge("web", &release(&daemon, 2, "VERSION: one", strategy)).await;
+    let silent =
+        release(&daemon, 2, "VERSION: two", strategy).replace("[ringmaster, replica]", "[sleep, '1000']");
+    let generation = daemon.apply(&silent).await.generation;
+    let stuck = |s: &ServiceStatus| s.observed_generation >= generation && s.members.len() == 3;
+    let before = daemon.until("web", "stuck", stuck).await.progressed_at;
+    written(&daemon, before).await;
+    eventually("half of the time is over", || async {
+        let now = daemon.client.overview().await.unwrap().now;
+        (now.since(before) >= deadline / 2).then_some(())
+    })
+    .await;
+    daemon.end(Signal::KILL).await;
+    daemon.restart().await;
+    let began = daemon.client.overview().await.unwrap().now;
+    daemon.event("RolledBack", "no progress for 8s").await;
+    let events = daemon.client.events(0).await.unwrap().events;
+    let at = events.iter().find(|event| event.reason == Reason::RolledBack).unwrap().at;
+    println!(
+        "given up {:?} after the last progress, {:?} after the restart",
+        at.since(before),
+        at.since(began)
+    );
+    assert!(at.since(before) >= deadline && at.since(began) < deadline, "{}", daemon.events_text().await);
 }

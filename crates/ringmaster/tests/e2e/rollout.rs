@@ -1,15 +1,13 @@
 //! Rollouts: what fails goes back by itself, and people hold, resume, promote and restart them.
 
 use bollard::models::ContainerConfig;
-use bollard::query_parameters::{
-    CommitContainerOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
-};
 use ringmaster_core::rollout::Stage;
 use ringmaster_core::status::{Phase, ServiceStatus};
 use ringmaster_docker::testing::engine_or_skip;
 use rustix::process::Signal;
 
 use crate::common::{Daemon, On, Setup, docker_or_skip, eventually, name, service_yaml, shared};
+use crate::images::{self, MovingTag};
 use crate::load::Load;
 
 /// A manifest whose template has these variables, with more under `spec.strategy`.
@@ -252,29 +250,16 @@ async fn an_image_that_was_rebuilt_broken_is_given_up_and_the_one_before_heals()
     let test = "an_image_that_was_rebuilt_broken_is_given_up_and_the_one_before_heals";
     let Some(docker) = engine_or_skip(test).await else { return };
     let Some(on) = docker_or_skip(test).await else { return };
-    let On::Docker(image) = on.clone() else { unreachable!("asked for docker") };
     let daemon = Daemon::start(on).await;
-    let repository = format!("ringmaster/{}", daemon.setup.instance);
-    let tag = |of: String| {
-        let options = TagImageOptionsBuilder::default().repo(&repository).tag("dev").build();
-        let docker = docker.clone();
-        async move { docker.tag_image(&of, Some(options)).await.unwrap() }
-    };
-    tag(image.clone()).await;
-    let manifest = daemon.manifest(&daemon.web, 2, "").replace(&image, &format!("{repository}:dev"));
-    let good = daemon.apply_and_converge(&daemon.web, &manifest).await.revision;
+    let tag = MovingTag::of(&docker, &daemon).await;
+    let good = daemon.apply_and_converge(&daemon.web, &tag.manifest(&daemon, 2)).await.revision;
     // The same image, but what it runs cannot listen there.
-    let commit = |env: &str| {
-        let options = CommitContainerOptionsBuilder::default()
-            .container(&format!("{}-0-0", daemon.web))
-            .pause(false)
-            .build();
+    let commit = async |env: &str| {
         let config = ContainerConfig { env: Some(vec![env.to_owned()]), ..ContainerConfig::default() };
-        let docker = docker.clone();
-        async move { docker.commit_container(options, config).await.unwrap().id }
+        tag.commit(&format!("{}-0-0", daemon.web), config).await
     };
     let (broken, mended) = (commit("HOST=nowhere").await, commit("GREETING=Mended").await);
-    tag(broken.clone()).await;
+    tag.to(&broken).await;
     daemon.event("RolledBack", "failed 3 times in a row").await;
     let back = went_back(&daemon).await;
     assert_eq!((back.ready, &back.revision), (2, &good));
@@ -286,13 +271,12 @@ async fn an_image_that_was_rebuilt_broken_is_given_up_and_the_one_before_heals()
     let status = daemon.until(&daemon.web, "healed with what was stable", healed).await;
     assert_eq!(status.revision, good);
     // Built once more, it is taken up.
-    tag(mended.clone()).await;
+    tag.to(&mended).await;
     daemon.until(&daemon.web, "mended", |s| s.is_converged() && s.revision != good).await;
     assert!(daemon.get("/home").await.1.contains("Mended"));
     drop(daemon);
     for id in [broken, mended] {
-        let force = RemoveImageOptionsBuilder::default().force(true).build();
-        docker.remove_image(&id, Some(force), None).await.unwrap();
+        images::remove(&docker, &id).await;
     }
 }
 

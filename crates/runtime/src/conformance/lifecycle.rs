@@ -54,20 +54,24 @@ pub async fn a_command_that_takes_too_long_is_given_up(runtime: &dyn Runtime, fi
 /// What runs before the stop is told as it was given, and the stop signal is the one that was asked for.
 pub async fn how_it_is_to_end_is_kept(runtime: &dyn Runtime, fixture: &Fixture) {
     let plain = fixture.started(runtime, 1).await;
-    assert_eq!(runtime.pre_stop(&plain.id).await.expect("it is told"), None);
+    let pre_stop = async |id| {
+        let found = runtime.inspect(id).await.expect("the question is answered");
+        found.map(|found| found.pre_stop.expect("what was written can be read"))
+    };
+    assert_eq!(pre_stop(&plain.id).await, Some(None));
     let hook = PreStop::Exec(Exec { command: vec!["say \"bye\"".to_owned()] });
     let mut template = fixture.runs.clone();
     template.lifecycle = Lifecycle { pre_stop: Some(hook.clone()), stop_signal: Some(StopSignal::Usr1) };
     let request = fixture.request(runtime, 0, &template).await;
     let replica = runtime.create(&request).await.expect("it starts");
     fixture.answers(&replica).await;
-    assert_eq!(runtime.pre_stop(&replica.id).await.expect("it is told"), Some(hook));
+    assert_eq!(pre_stop(&replica.id).await, Some(Some(hook)));
     // The demo replica ends with 0 after SIGTERM; this signal ends it at once, or not at all where it is process 1.
     runtime.stop(&replica.id, Duration::from_secs(1)).await.expect("it stops");
     let code = fixture.exit(runtime, &replica.id).await.code;
     assert!(matches!(code, Some(137 | 138)), "{code:?}");
     runtime.remove(&replica.id).await.expect("it is removed");
-    assert_eq!(runtime.pre_stop(&replica.id).await.expect("the question is answered"), None);
+    assert_eq!(pre_stop(&replica.id).await, None);
 }
 
 /// Where a runtime sees who sends signals, it says which replica is being stopped while that still runs.

@@ -1,6 +1,7 @@
 // One service: its ring, its replicas, a key, and the changes that can be asked for.
 
 import { api, colour, draw, drainingSince, ejections, identity, json, live, make, now, of, parseSpan, percent, rate, set, span, swatch } from "/live.js";
+import { DECISIONS, showRollout } from "/rollout.js";
 
 const THEN_SHOWN = 4;
 const BAD = new Set(["NotReady", "CrashLoopBackOff", "Exited", "Paused"]);
@@ -22,6 +23,7 @@ export class Card {
     this.rows = new Map();
     this.target = null; // a count that waits for a yes
     this.undo = null; // a revision that does; 0 while it is looked for
+    this.decision = null; // about a rollout
     const title = this.find("h2");
     title.textContent = name;
     title.id = `service-${name}`;
@@ -40,6 +42,9 @@ export class Card {
     });
     this.find(".yes").addEventListener("click", () => this.change());
     this.find(".back").addEventListener("click", () => this.lookBack());
+    for (const button of this.root.querySelectorAll(".rollout button")) {
+      button.addEventListener("click", () => (button.value === "undo" ? this.lookBack() : this.decide(button.value)));
+    }
     this.find(".key").addEventListener("input", () => this.askSoon(150));
     this.find(".ask").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -70,9 +75,15 @@ export class Card {
     set(summary, view.deleting ? "being deleted" : `${ready} of ${replicas} ready`);
     const [degraded, progressing] = [condition("Degraded"), condition("Progressing")];
     const open = progressing && !view.deleting && status.updated < replicas;
-    const progress = open ? `in progress, ${status.updated} of ${replicas} as desired` : "";
+    const failed = status?.rollout.failed;
+    const progress = open
+      ? `in progress, ${status.updated} of ${replicas} as desired`
+      : failed
+        ? `revision ${failed.generation} was rolled back: ${failed.why}`
+        : "";
     set(this.find(".why"), degraded ? `${degraded.reason}: ${degraded.message}` : progress);
     this.find(".scale").hidden = view.deleting;
+    showRollout(this.find(".rollout"), status, view.deleting);
     if (this.target === this.desired()) this.cancel();
     const input = this.find(".count");
     if (this.target === null && document.activeElement !== input && input.value !== String(replicas)) input.value = replicas;
@@ -165,7 +176,7 @@ export class Card {
       bar.value = took ?? 0;
       bar.setAttribute("aria-label", `${replica.name} drains`);
       const time = took === null ? "" : `, ${span(took)} of ${span(limit)}`;
-      set(text, `draining: ${replica.inFlight} in flight${time}`);
+      set(text, `draining: ${busy(replica)}${time}`);
     });
   }
 
@@ -277,7 +288,7 @@ export class Card {
   async aim(count) {
     const max = Number(this.find(".count").max);
     if (!Number.isInteger(count)) return this.cancel();
-    this.undo = null;
+    this.undo = this.decision = null;
     this.target = Math.min(Math.max(count, 0), max);
     const [from, to] = [this.desired(), this.target];
     this.find(".count").value = to;
@@ -301,17 +312,18 @@ export class Card {
 
   cancel() {
     const focused = this.find(".confirm").contains(document.activeElement);
-    const from = this.undo === null ? ".plus" : ".back";
-    this.target = this.undo = null;
+    const from = this.target === null ? ".back" : ".plus";
+    this.target = this.undo = this.decision = null;
     this.find(".confirm").hidden = true;
     this.find(".count").value = this.desired();
     if (focused) this.find(from).focus();
   }
 
   async change() {
-    const [replicas, toRevision] = [this.target, this.undo];
-    const [verb, body] = toRevision ? ["rollback", { toRevision }] : ["scale", { replicas }];
-    if (replicas === null && !toRevision) return;
+    const [replicas, toRevision, action] = [this.target, this.undo, this.decision];
+    const changes = toRevision ? ["rollback", { toRevision }] : ["scale", { replicas }];
+    const [verb, body] = action ? ["rollout", { action }] : changes;
+    if (replicas === null && !toRevision && !action) return;
     try {
       await api(of(this.name, verb), { method: "POST", body: JSON.stringify(body) });
     } catch (error) {
@@ -320,6 +332,18 @@ export class Card {
     }
     this.cancel();
     if (replicas !== null) this.find(".count").value = replicas;
+  }
+
+  // --- about a rollout
+
+  decide(action) {
+    this.cancel();
+    this.decision = action;
+    const [yes, sentence] = DECISIONS[action];
+    set(this.find(".change"), `${this.name}: ${sentence}`);
+    set(this.find(".yes"), yes);
+    this.find(".confirm").hidden = this.find(".yes").hidden = false;
+    this.find(".yes").focus();
   }
 
   // --- back to an earlier template
@@ -357,6 +381,15 @@ function backTo(to, from, at) {
   const age = to.at === null ? "" : `, ${span(at - to.at)} ago`;
   const what = to.runs === from.runs ? to.runs : `${to.runs} instead of ${from.runs}`;
   return `back to the template of revision ${to.revision}${age}: ${what} (${changed.join(", ")}). Every replica is replaced; the count and balancing stay.`;
+}
+
+// What it is busy with: requests end soon, streams when somebody ends them.
+function busy({ inFlight, streams }) {
+  const s = (count) => (count === 1 ? "" : "s");
+  const open = Math.min(streams, inFlight);
+  const rest = inFlight - open;
+  if (!open) return `${inFlight} in flight`;
+  return `${rest ? `${rest} request${s(rest)}, ` : ""}${open} stream${s(open)}`;
 }
 
 // Why and since when the data plane leaves it out, or puts it to the proof.

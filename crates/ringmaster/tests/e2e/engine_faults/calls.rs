@@ -98,6 +98,29 @@ async fn every_way_to_fail_a_change_is_made_up_for() {
     bed.over().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_before_a_stop_that_fails_is_no_failed_hook() {
+    let _shared = shared().await;
+    let test = "a_look_before_a_stop_that_fails_is_no_failed_hook";
+    let Some(mut bed) = Bed::start(test, 3).await else { return };
+    let mut rules = once(
+        &bed,
+        vec![
+            (FIND, Fault::Answer(500, "cannot find it")),
+            (INSPECT, Fault::Answer(500, "cannot look before touching it")),
+        ],
+    );
+    bed.scale(1).await;
+    all_met(&mut rules).await;
+    bed.settled("looks that fail").await;
+    for text in ["cannot find it", "cannot look before touching it"] {
+        bed.daemon.event("ActionFailed", text).await;
+    }
+    let events = bed.daemon.events_text().await;
+    assert!(!events.contains("PreStopFailed"), "no hook was asked for:\n{events}");
+    bed.over().await;
+}
+
 /// Longer than any call may take.
 const VERY_LONG: Duration = Duration::from_secs(100);
 

@@ -2,6 +2,9 @@
 
 use std::sync::Mutex;
 
+use bollard::query_parameters::RemoveContainerOptionsBuilder;
+use ringmaster_core::Reason;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::bed::Bed;
@@ -119,5 +122,45 @@ async fn a_socket_that_is_gone_or_forbidden_costs_nothing() {
     bed.serve().await;
     bed.proxy.forbid(false);
     assert_eq!(bed.settled("no permission").await, before);
+    bed.over().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_missing_in_the_first_list_after_a_start_is_waited_for() {
+    let _shared = shared().await;
+    let test = "who_is_missing_in_the_first_list_after_a_start_is_waited_for";
+    // With a data plane that serves on meanwhile.
+    let apart = |setup: Setup, _: &std::path::Path| setup.with(&["--data-plane", "child"]);
+    let Some(mut bed) = Bed::with(test, 3, apart).await else { return };
+    let before = bed.running().await;
+    // An engine that restores its containers one after the other.
+    let since = bed.daemon.client.overview().await.unwrap().now;
+    bed.daemon.end(Signal::KILL).await;
+    let lists = Mutex::new(0);
+    let growing = edit(move |list| {
+        let mut shown = lists.lock().unwrap();
+        *shown += 1;
+        list.into_iter().take(*shown).collect()
+    });
+    let mut rule = bed.proxy.rule(LIST, usize::MAX, growing);
+    bed.daemon.restart().await;
+    rule.met(3).await;
+    bed.serve().await;
+    assert_eq!(bed.settled("all are listed").await, before, "nobody was made beside those that came");
+    drop(rule);
+    bed.daemon.event("EngineUnreachable", "the engine lists 1 of 3 replicas").await;
+    let events = bed.daemon.client.events(0).await.unwrap().events;
+    let made =
+        events.iter().filter(|e| e.at > since && matches!(e.reason, Reason::Creating | Reason::Withdrawn));
+    assert_eq!(made.count(), 0, "{}", bed.daemon.events_text().await);
+
+    // One that is gone for good is made again all the same.
+    bed.daemon.end(Signal::KILL).await;
+    let (_, lost) = before.iter().find(|(name, _)| name.ends_with("-1-0")).unwrap();
+    let force = RemoveContainerOptionsBuilder::new().force(true).build();
+    bed.docker.remove_container(lost, Some(force)).await.unwrap();
+    bed.daemon.restart().await;
+    let after = bed.settled("it is made again").await;
+    assert_eq!(after.intersection(&before).count(), 2);
     bed.over().await;
 }

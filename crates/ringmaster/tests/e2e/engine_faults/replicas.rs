@@ -11,10 +11,12 @@ use bollard::query_parameters::{
     StopContainerOptions,
 };
 use futures_util::future::join_all;
+use ringmaster_core::Reason;
+use ringmaster_core::status::ReplicaStatus;
 
 use super::bed::Bed;
 use crate::common::{On, shared};
-use crate::engine_proxy::{EventFault, Fault, REMOVE};
+use crate::engine_proxy::{EventFault, Fault, REMOVE, RENAME, UNPAUSE};
 
 /// The engine's name of the one that runs in a place.
 async fn name_of(bed: &Bed, ordinal: u32) -> String {
@@ -150,5 +152,71 @@ async fn somebody_is_faster_wears_our_labels_or_gives_a_command_that_is_not_ther
         bed.docker.remove_container(&id, Some(force)).await.unwrap();
     }
     assert_eq!(bed.settled("as before").await, two, "who serves is left alone");
+    bed.over().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_cannot_be_given_back_is_told_once_and_holds_up_nothing() {
+    let _shared = shared().await;
+    let test = "a_name_that_cannot_be_given_back_is_told_once_and_holds_up_nothing";
+    let Some(mut bed) = Bed::start(test, 2).await else { return };
+    let On::Docker(image) = bed.daemon.setup.on.clone() else { unreachable!("started on docker") };
+    let taken = name_of(&bed, 1).await;
+    // Whoever takes the name is faster than the daemon.
+    let mut late = bed.proxy.rule(RENAME, 1, Fault::Late(Duration::from_secs(1)));
+    let options = RenameContainerOptionsBuilder::new().name(&format!("{}-other", bed.daemon.web)).build();
+    bed.docker.rename_container(&taken, options).await.unwrap();
+    late.met(1).await;
+    let options = CreateContainerOptionsBuilder::new().name(&taken).build();
+    let body = ContainerCreateBody { image: Some(image), ..ContainerCreateBody::default() };
+    let foreign = bed.docker.create_container(Some(options), body).await.unwrap().id;
+    let why = format!("the name {taken} is taken by container {}", &foreign[..12]);
+    bed.daemon.event("ActionFailed", &why).await;
+    let is_told = |m: &ReplicaStatus| m.message.contains("could not be undone") && m.message.contains(&why);
+    bed.daemon.until(&bed.daemon.web, "told", |s| s.ready == 2 && s.members.iter().any(is_told)).await;
+    let (_, out, _) = bed.daemon.cli(&["describe", &bed.daemon.web]).await;
+    assert!(out.contains("which is not ours: rename or remove it"), "{out}");
+
+    // It is tried again, later each time, and nothing is told twice.
+    let mut again = bed.proxy.rule(RENAME, usize::MAX, Fault::Late(Duration::ZERO));
+    again.met(2).await;
+    let events = bed.daemon.client.events(0).await.unwrap().events;
+    let told = |reason: Reason, text: &str| {
+        let same = events.iter().filter(|e| e.reason == reason && e.message.contains(text));
+        same.map(|event| event.count).sum::<u32>()
+    };
+    let counts = (told(Reason::Repairing, "renamed"), told(Reason::ActionFailed, &why));
+    assert_eq!(counts, (1, 1), "{}", bed.daemon.events_text().await);
+    bed.serve().await;
+
+    // It can be removed all the same, before the next try.
+    again.met(3).await;
+    bed.scale(1).await;
+    bed.settled_within("removed under its other name", Duration::from_secs(7)).await;
+    let force = RemoveContainerOptionsBuilder::new().force(true).build();
+    bed.docker.remove_container(&foreign, Some(force)).await.unwrap();
+    bed.over().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_says_500_to_resuming_what_runs_is_not_asked_again() {
+    let _shared = shared().await;
+    let test = "an_engine_that_says_500_to_resuming_what_runs_is_not_asked_again";
+    let Some(bed) = Bed::start(test, 2).await else { return };
+    let before = bed.running().await;
+    let paused = name_of(&bed, 0).await;
+    // As engines answer of one that somebody has resumed meanwhile.
+    let mut resumed = bed.proxy.rule(UNPAUSE, 1, Fault::AnswerAfter(500, "Container is not paused"));
+    bed.docker.pause_container(&paused).await.unwrap();
+    resumed.met(1).await;
+    assert_eq!(bed.settled("resumed").await, before);
+    let events = bed.daemon.events_text().await;
+    assert!(!events.contains("ActionFailed"), "{events}");
+    // One that is still paused is another matter.
+    let mut refused = bed.proxy.rule(UNPAUSE, 1, Fault::Answer(500, "cannot thaw it"));
+    bed.docker.pause_container(&paused).await.unwrap();
+    refused.met(1).await;
+    bed.daemon.event("ActionFailed", "cannot thaw it").await;
+    assert_eq!(bed.settled("resumed at the second try").await, before);
     bed.over().await;
 }
