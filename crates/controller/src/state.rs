@@ -18,10 +18,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 pub use history::History;
-pub use ready::{Ready, ReadyReleases, save as save_ready};
+pub use ready::save as save_ready;
 use ringmaster_core::desired::Member;
 use ringmaster_core::ring::RingState;
-use ringmaster_core::rollout::Rollout;
+use ringmaster_core::rollout::{Ready, Rollout};
 use ringmaster_core::spec::{GatewaySpec, ServiceSpec};
 use ringmaster_core::{Generation, ServiceName};
 use serde::de::DeserializeOwned;
@@ -207,7 +207,7 @@ impl StateDir {
                 "the file of releases that were ready {why}: any kept revision may be gone back to"
             ));
             revision.services.values_mut().for_each(|service| service.rollout = None);
-            Ready::new()
+            Ready::default()
         });
         Ok(Loaded { revision, ready, rings: rings.rings, rings_mended, damage })
     }

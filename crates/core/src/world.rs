@@ -12,6 +12,7 @@ mod ends;
 mod failure;
 mod listing;
 mod pass;
+mod releases;
 mod removal;
 mod resolution;
 mod stopping;
@@ -33,6 +34,7 @@ pub use ends::News;
 pub use failure::{ErrorKind, retry_delay};
 pub use listing::{Listing, RESYNC_PERIOD};
 pub use pass::{Outlook, Pass};
+pub use releases::Noted;
 pub use removal::Removal;
 pub use resolution::{Resolutions, Resolved};
 

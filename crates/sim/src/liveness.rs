@@ -110,8 +110,15 @@ impl Simulation<'_> {
 
     /// It stays so, and nothing is done meanwhile.
     fn check_rest(&mut self) {
-        // What is kept for its output goes a minute after its successor was ready.
-        self.run_for(70_000);
+        // What is kept for its output goes a minute after its successor was ready; a tag that was moved may show only now.
+        let routed = |sim: &Self| sim.controller.as_ref().map(|c| c.snapshot.generation);
+        for _ in 0..5 {
+            let before = routed(self);
+            self.run_for(70_000);
+            if routed(self) == before {
+                break;
+            }
+        }
         let (mutations, lists) = (self.mutations, self.lists);
         self.run_for(REST);
         let (done, listed) = (self.mutations - mutations, self.lists - lists);
