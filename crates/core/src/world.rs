@@ -127,8 +127,11 @@ impl World {
                     self.health.remove(&replica.name);
                 }
             }
+            // What was taken for it while it was being made may go: whoever has the name on the engine is still there.
+            let has_name = |r: &RuntimeReplica| r.name == replica.name && r.engine_name == r.name.to_string();
             let is_there = next.contains_key(&id) || self.copies.contains_key(&id);
             if !is_there
+                && !next.values().any(has_name)
                 && self.pending.get(&replica.name).is_none_or(|p| p.kind != Pending::Remove)
                 && matches!(
                     replica.state,
