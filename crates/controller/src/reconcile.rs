@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use ringmaster_core::autoscale::Scaling;
 use ringmaster_core::desired::Desired;
 use ringmaster_core::snapshot::{Report, Snapshot};
 use ringmaster_core::status::ServiceStatus;
@@ -31,7 +32,7 @@ use crate::figures::{Spans, woken};
 use crate::probe::{HealthChange, Prober};
 use crate::store::Store;
 use crate::timeline::Timeline;
-use autoscale::Scaling;
+use autoscale::Cpus;
 use tasks::{Done, Finishing};
 
 /// For how long what the loop does counts as done for the last request.
@@ -99,6 +100,7 @@ pub(crate) struct Reconciler {
     ready_unwritten: bool,
     wake_at: Option<Timestamp>,
     scaling: Scaling,
+    cpus: Cpus,
     spans: Spans,
     first_generation: Generation,
     settle: Duration,
@@ -155,6 +157,7 @@ impl Reconciler {
             ready_unwritten: false,
             wake_at: None,
             scaling: Scaling::default(),
+            cpus: Cpus::new(),
             spans: Spans::default(),
             first_generation: channels.first_generation,
             settle: channels.settle,

@@ -81,6 +81,14 @@ impl History {
         true
     }
 
+    /// Another release of a service is wanted, or the same again: failures in a row count from now on. Otherwise what
+    /// failed before, and was mended or is insisted upon, would be given up before it is tried.
+    pub fn forgive(&mut self, service: &ServiceName) {
+        for (_, member) in self.members.iter_mut().filter(|((of, _), _)| of == service) {
+            member.failures = 0;
+        }
+    }
+
     /// Takes note of the last lines that a failed replica wrote, unless another has failed meanwhile.
     pub fn record_output(&mut self, name: &ReplicaName, output: &str) {
         let member = self.entry(name);
@@ -219,6 +227,22 @@ mod tests {
         assert_eq!(history.next_attempt(&web, Ordinal(0)), Attempt(2));
         history.record_failure(&name(2), &revision("b"), "x".to_owned(), Timestamp(200));
         assert_eq!(history.retry_at(&web, Ordinal(0), &revision("b")), None, "the first is answered at once");
+    }
+
+    #[test]
+    fn whoever_asks_for_something_else_has_it_tried_at_once_and_as_often_as_ever() {
+        let mut history = History::default();
+        let (web, bad) = (ServiceName::new("web").unwrap(), revision("bad"));
+        for attempt in 0..3 {
+            history.record_failure(&name(attempt), &bad, "x".to_owned(), Timestamp(100));
+        }
+        assert_eq!(history.failing(&web, &bad).map(|(_, past)| past.failures), Some(3));
+        history.forgive(&web);
+        assert_eq!(history.failing(&web, &bad), None);
+        assert_eq!(history.retry_at(&web, Ordinal(0), &bad), None);
+        assert_eq!(history.next_attempt(&web, Ordinal(0)), Attempt(3), "no name is used twice");
+        history.record_failure(&name(3), &bad, "x".to_owned(), Timestamp(200));
+        assert_eq!(history.failing(&web, &bad).map(|(_, past)| past.failures), Some(1));
     }
 
     #[test]

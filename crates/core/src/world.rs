@@ -127,11 +127,8 @@ impl World {
                     self.health.remove(&replica.name);
                 }
             }
-            // What was taken for it while it was being made may go: whoever has the name on the engine is still there.
-            let has_name = |r: &RuntimeReplica| r.name == replica.name && r.engine_name == r.name.to_string();
             let is_there = next.contains_key(&id) || self.copies.contains_key(&id);
             if !is_there
-                && !next.values().any(has_name)
                 && self.pending.get(&replica.name).is_none_or(|p| p.kind != Pending::Remove)
                 && matches!(
                     replica.state,
@@ -209,7 +206,14 @@ impl World {
         self.sequence += 1;
         self.pending.remove(&replica.name);
         self.fresh.insert(replica.id.clone(), self.sequence);
-        self.listed.get_or_insert_default().insert(replica.id.clone(), replica);
+        let listed = self.listed.get_or_insert_default();
+        let count = listed.len();
+        // Whatever was taken for it while it was being made is another: the next list tells.
+        listed.retain(|id, other| other.name != replica.name || *id == replica.id);
+        if listed.len() < count {
+            self.health.remove(&replica.name);
+        }
+        listed.insert(replica.id.clone(), replica);
     }
 
     /// A replica has been removed.

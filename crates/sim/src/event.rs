@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use ringmaster_core::observed::{RuntimeId, RuntimeReplica};
+use ringmaster_core::rollout::{FailedRelease, Release};
 use ringmaster_core::spec::Template;
 use ringmaster_core::world::ErrorKind;
 use ringmaster_core::{ReplicaName, Revision, ServiceName};
@@ -30,6 +31,8 @@ pub(crate) enum Event {
     Request,
     RequestEnds { life: u32, name: ReplicaName },
     Edit(Edit),
+    WriteReady { run: u32 },
+    GiveUp { run: u32, name: ServiceName, failed: Box<(FailedRelease, Release)> },
 }
 
 /// An event and its time; of two at one time, the one that was asked for first comes first.
@@ -79,7 +82,7 @@ pub(crate) struct Call {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    Create { revision: Revision, host: Option<String>, bad: bool },
+    Create { revision: Revision, host: Option<String>, template: Box<Template> },
     Inspect { id: RuntimeId, grace: Option<std::time::Duration> },
     Stop { id: RuntimeId, grace: std::time::Duration },
     Remove { id: RuntimeId },

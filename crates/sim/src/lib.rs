@@ -1,7 +1,7 @@
 //! The simulation: the real decisions of the controller in a modelled world, single-threaded, from a seed.
 //!
 //! Real: what the loop knows between passes, the planner, the history, the handshake, the snapshot, the status, the
-//! members and the rings (`ringmaster_core`). Modelled: the engine, its containers and its hints, the disk, the data
+//! members, the rings, rollouts (`ringmaster_core`). Modelled: the engine, its containers and its hints, the disk, the data
 //! plane, the probes' answers, people, and time. The same seed is the same run, to the last step.
 //!
 //! A run has a part in which faults strike (every promise S is looked at after every step), and a part without any, in
@@ -23,6 +23,7 @@ mod probes;
 mod promise;
 mod random;
 mod report;
+mod rollouts;
 mod safety;
 mod shrink;
 mod sieve;

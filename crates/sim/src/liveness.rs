@@ -42,18 +42,13 @@ impl Simulation<'_> {
         if self.struck.keys().any(|(fault, _)| *fault == Fault::Slow) {
             self.run_for(31_000); // And what took so long has arrived.
         }
-        let bad: Vec<ServiceName> = self
-            .store
-            .desired
-            .services
-            .iter()
-            .filter(|(_, service)| service.spec.template.env.contains_key("SIM_BAD"))
-            .map(|(name, _)| name.clone())
-            .collect();
+        // What was ready once comes back by itself; where nothing was, somebody has to say something else.
+        let (must_go_back, bad) = self.bad_services();
+        self.must_go_back = must_go_back;
         for name in bad {
             let mut spec = self.spec_of(&name);
             spec.replicas = None;
-            self.edit(&Edit::Put(name, Box::new(spec)));
+            self.edit(&Edit::force(name, spec));
         }
     }
 
@@ -92,6 +87,12 @@ impl Simulation<'_> {
         }
         if crashed {
             self.checks.expect(Promise::L3, is_so, || why.clone());
+        }
+        if !self.must_go_back.is_empty() {
+            let (still, _) = self.bad_services();
+            self.checks.expect(Promise::L6, is_so && still.is_empty(), || {
+                format!("{:?} are still on what never becomes ready: {why}", self.must_go_back)
+            });
         }
         self.checks.expect(Promise::L1, is_so, || why);
         if self.had.contains("stop") {
@@ -152,7 +153,12 @@ impl Simulation<'_> {
 
     /// There and back again.
     pub(crate) fn there_and_back(&mut self) {
-        let Some(name) = self.store.desired.services.keys().next().cloned() else { return };
+        // Where content has failed, what was stable stands in for it until something else is asked for.
+        let mut plain = self.store.desired.services.iter().filter(|(_, service)| {
+            service.rollout.failed.is_none() && service.spec.autoscale.is_none() && !service.deleting
+        });
+        let Some((name, _)) = plain.next() else { return };
+        let name = name.clone();
         // A tag that was moved while the engine was away is looked at again within half a minute.
         self.run_for(35_000);
         self.settle();
@@ -164,7 +170,8 @@ impl Simulation<'_> {
         for (spec, count) in [(other, count + 1), (live, count)] {
             let mut spec = spec;
             spec.replicas = Some(count as u32);
-            self.edit(&Edit::Put(name.clone(), Box::new(spec)));
+            let accepted = self.edit(&Edit::put(name.clone(), spec));
+            self.checks.expect(Promise::L8, accepted, || format!("a change of {name} at rest is refused"));
             self.run_for(5);
             self.settle();
         }
@@ -237,6 +244,7 @@ impl Simulation<'_> {
                     && (one.owner == Owner::Impostor
                         || one.name.as_ref().map(ToString::to_string) == Some(one.engine_name.clone()))
                     && Some(one.revision.to_string()) == revision
+                    && one.template.as_deref().is_none_or(|template| *template == service.spec.template)
                     && one.host == member.host;
                 if !whole {
                     return Some(format!("{name}-{} is not whole: {one:?}", member.ordinal));

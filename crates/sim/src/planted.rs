@@ -18,7 +18,7 @@ pub(crate) use has;
 #[cfg(feature = "planted")]
 pub use bugs::Bug;
 #[cfg(feature = "planted")]
-pub(crate) use bugs::{distort, distort_plan, distort_saving, distort_statuses};
+pub(crate) use bugs::{distort, distort_plan, distort_rollouts, distort_saving, distort_statuses};
 
 #[cfg(feature = "planted")]
 mod bugs {
@@ -96,6 +96,14 @@ mod bugs {
             OneHoldsUpAll => "one-holds-up-all",
             /// A deleted service is never forgotten.
             NeverFinishes => "never-finishes",
+            /// A release that has failed is not given up.
+            NeverGivesUp => "never-gives-up",
+            /// A release that has failed is gone back to.
+            GoesBackToTheBad => "goes-back-to-the-bad",
+            /// After a restart it is not known what was ready.
+            ForgetsWhatWasReady => "forgets-what-was-ready",
+            /// A release counts as ready as a whole once one replica is.
+            ReadyTooSoon => "ready-too-soon",
             /// Scaling down takes the lowest place, and not the highest.
             RemovesTheWrongOne => "removes-the-wrong-one",
         }
@@ -216,6 +224,18 @@ mod bugs {
             }
             _ => {}
         }
+    }
+
+    /// Changes how far rollouts have come; none if it does not.
+    pub(crate) fn distort_rollouts(bug: Option<Bug>, plan: &Plan) -> Option<Plan> {
+        if bug != Some(Bug::ReadyTooSoon) {
+            return None;
+        }
+        let mut distorted = plan.clone();
+        for (progress, stage) in distorted.rollouts.values_mut().filter(|(progress, _)| progress.updated > 0) {
+            (progress.available, *stage) = (1, ringmaster_core::rollout::Stage::Complete);
+        }
+        Some(distorted)
     }
 
     pub(crate) fn distort_statuses(

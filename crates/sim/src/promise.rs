@@ -33,6 +33,8 @@ named! {
         S13 => "S13 rest: nothing is done when all is as desired",
         /// Failures are answered by waits that grow.
         S14 => "S14 backoff: retries are bounded",
+        /// What counts as ready as a whole was so, and only to that does a service go back.
+        S15 => "S15 rollback: only to what was ready as a whole",
         /// A plan depends on nothing but what is observed, in whatever order.
         S16 => "S16 determinism: same input, same plan",
         /// No secret in a status.
@@ -49,8 +51,9 @@ named! {
         L4 => "L4 no strays: every replica is used, removed or reported",
         /// Every drain ends.
         L5 => "L5 drains end",
-        /// One replica that is bad for good does not keep the others from being as desired, and is reported.
-        L6 => "L6 one bad replica: the others come true, and it is reported",
+        /// One replica that is bad for good does not keep the others from being as desired, and is reported. A release that
+        /// is bad for good is given up.
+        L6 => "L6 what is bad: the others come true, a bad release is given up",
         /// There and back again is as if nothing had been.
         L8 => "L8 there and back: A, B, A is A",
     }

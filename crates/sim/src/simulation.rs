@@ -5,19 +5,21 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use ringmaster_core::spec::ServiceSpec;
-use ringmaster_core::{ReplicaName, ServiceName};
+use ringmaster_core::{ReplicaName, Revision, ServiceName};
 
 use crate::controller::Controller;
 use crate::engine::Engine;
 use crate::event::{Due, Event};
 use crate::fault::{Boundary, Fault, Faults, Site};
 use crate::plane::Plane;
-use crate::promise::Checks;
+use crate::promise::{Checks, Promise};
 use crate::random::{Random, scatter};
 use crate::store::{Edit, Saving, Store};
 
 /// Virtual time of the first event, so that a clock may jump back.
 pub(crate) const BASE: u64 = 100_000_000;
+/// More events than a run ever has.
+const STEPS_MAX: u64 = 200_000;
 /// Time between two requests, and between two points at which anything may happen.
 const REQUEST_PERIOD: u64 = 700;
 const IDLE_PERIOD: u64 = 2_500;
@@ -74,6 +76,10 @@ pub(crate) struct Simulation<'a> {
     pub(crate) steps: u64,
     pub(crate) struck: BTreeMap<(Fault, Boundary), u64>,
     pub(crate) healed_at: Option<u64>,
+    /// Every release that was seen to be ready as a whole.
+    pub(crate) ready_releases: BTreeSet<(ServiceName, Revision)>,
+    /// Services that must go back to what was ready, by themselves.
+    pub(crate) must_go_back: Vec<ServiceName>,
     pub(crate) had: BTreeSet<&'static str>,
     pub(crate) trace: Vec<String>,
 }
@@ -107,6 +113,8 @@ impl<'a> Simulation<'a> {
             steps: 0,
             struck: BTreeMap::new(),
             healed_at: None,
+            ready_releases: BTreeSet::new(),
+            must_go_back: Vec::new(),
             had: BTreeSet::new(),
             trace: Vec::new(),
             setting,
@@ -145,6 +153,9 @@ impl<'a> Simulation<'a> {
         self.now = at;
         self.checks.now = at - BASE;
         self.steps += 1;
+        if self.steps > STEPS_MAX {
+            self.checks.expect(Promise::S13, false, || format!("{STEPS_MAX} events, and no end: {event:?}"));
+        }
         self.take(event);
         if let Some(killed) = self.killed.take() {
             self.controller_ends(killed);
@@ -184,6 +195,8 @@ impl<'a> Simulation<'a> {
                     self.report_soon();
                 }
             }
+            Event::WriteReady { run } => self.on_write_ready(run),
+            Event::GiveUp { run, name, failed } => self.on_give_up(run, name, failed),
             Event::Edit(edit) => {
                 let saved = self.edit(&edit);
                 if let (Edit::Finish(_), false) = (&edit, saved) {
@@ -262,21 +275,26 @@ impl<'a> Simulation<'a> {
     /// Applies the manifest as it is given, as somebody does at the beginning and after the state was lost.
     pub(crate) fn apply_manifest(&mut self) {
         for (name, spec) in self.setting.services {
-            self.edit(&Edit::Put(name.clone(), Box::new(spec.clone())));
+            self.edit(&Edit::put(name.clone(), spec.clone()));
+        }
+    }
+
+    /// Something is about to be written: how that goes.
+    pub(crate) fn come_to_save(&mut self) -> Saving {
+        match self.come_to(Boundary::Save) {
+            Some(Fault::DiskFull) => Saving::Full,
+            Some(Fault::DiskTorn) => {
+                self.killed.get_or_insert(Killed::Process);
+                Saving::Torn
+            }
+            Some(Fault::SyncFails) => Saving::Unsynced,
+            _ => Saving::Good,
         }
     }
 
     /// Makes a change as somebody asks for it; false if it was refused, or changes nothing.
     pub(crate) fn edit(&mut self, edit: &Edit) -> bool {
-        let saving = match self.come_to(Boundary::Save) {
-            Some(Fault::DiskFull) => Saving::Full,
-            Some(Fault::DiskTorn) => Saving::Torn,
-            Some(Fault::SyncFails) => Saving::Unsynced,
-            _ => Saving::Good,
-        };
-        if saving == Saving::Torn {
-            self.killed.get_or_insert(Killed::Process);
-        }
+        let saving = self.come_to_save();
         let saved = self.save(edit, saving);
         if saved {
             self.store.mean(edit);
@@ -351,7 +369,8 @@ impl<'a> Simulation<'a> {
 
 fn told(edit: &Edit) -> String {
     match edit {
-        Edit::Put(name, spec) => format!("{name} applied, {:?}", spec.template.env),
+        Edit::Put(name, spec, _) => format!("{name} applied, {:?}", spec.template.env),
+        Edit::GiveUp(name, failed) => format!("{name} back to {}", failed.1.revision),
         Edit::Scale(name, count) => format!("{name} scaled to {count}"),
         Edit::Delete(name) => format!("{name} deleted"),
         Edit::Finish(names) => {

@@ -112,6 +112,7 @@ fn what_was_taken_for_a_replica_while_that_was_made_goes_without_news_of_it() {
     let list = world.begin_list();
     world.end_list(list, vec![copy]);
     world.created(replica("web-0-0"));
+    assert_eq!(world.replicas().count(), 1, "two of one name would take turns at its probes");
     let list = world.begin_list();
     assert_eq!(world.end_list(list, vec![replica("web-0-0")]), [], "web-0-0 lives");
 }
