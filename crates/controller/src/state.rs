@@ -209,6 +209,9 @@ impl StateDir {
             revision.services.values_mut().for_each(|service| service.rollout = None);
             Ready::default()
         });
+        // What is noted of a service that is not there was lost with it: its namesake is another one.
+        let mut ready = ready;
+        ready.0.retain(|name, _| revision.services.contains_key(name));
         Ok(Loaded { revision, ready, rings: rings.rings, rings_mended, damage })
     }
 

@@ -75,7 +75,8 @@ impl Simulation<'_> {
             Step::Create { revision, host, template } => {
                 let flaw = Flaw::of(template);
                 let crashes = matches!(flaw, Some(Flaw::Crashes | Flaw::EndsSoon))
-                    || self.crash_loop_until > self.now || self.is_cursed(call);
+                    || self.crash_loop_until > self.now
+                    || self.is_cursed(call);
                 let slow = self.slow_start_until > self.now;
                 let starts_in = if slow { 90_000 } else { self.jitter(20, 900) };
                 let refused = call.start_refused;

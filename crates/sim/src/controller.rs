@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringmaster_core::autoscale::Scaling;
 use ringmaster_core::desired::Desired;
 use ringmaster_core::observed::{Pending, RuntimeReplica};
 use ringmaster_core::plan::{Action, Plan};
@@ -47,6 +48,9 @@ pub(crate) struct Controller {
     pub(crate) finishing: bool,
     /// Services whose release is being given up.
     pub(crate) giving_up: BTreeSet<ServiceName>,
+    pub(crate) scaling: Scaling,
+    /// When the count of each service was last raised.
+    pub(crate) raised_at: BTreeMap<ServiceName, Timestamp>,
     /// What was ready is being written.
     pub(crate) ready_writing: bool,
     /// The last list has succeeded.
@@ -88,6 +92,8 @@ impl Simulation<'_> {
             reports_seen: 0,
             finishing: false,
             giving_up: BTreeSet::new(),
+            scaling: Scaling::default(),
+            raised_at: BTreeMap::new(),
             ready_writing: false,
             sees: false,
             names_used: BTreeSet::new(),
@@ -311,12 +317,13 @@ impl Simulation<'_> {
         }
         self.sync_probes(c);
         self.note_ready(c, &mut pass.observed, &pass.plan);
+        let decide_at = self.autoscale(c, &pass.observed, &pass.plan, now);
         let mut statuses = status(&c.desired, &pass.observed, &pass.plan, &c.statuses);
         #[cfg(feature = "planted")]
         crate::planted::distort_statuses(self.setting.bug, &c.desired, &mut statuses);
         self.check_statuses(c, &statuses, now);
         let look_at = self.judge_rollouts(c, &pass.observed, &statuses);
-        c.wake_at = c.wake_at.into_iter().chain(look_at).min();
+        c.wake_at = c.wake_at.into_iter().chain(look_at).chain(decide_at).min();
         c.statuses = std::mem::take(&mut statuses);
         c.plan = pass.plan;
         if self.killed.is_some() {

@@ -58,7 +58,10 @@ impl Container {
             Ailment::Hangs => false,
             Ailment::Until(at) => at <= now,
         };
-        self.state == ReplicaState::Running && self.address.is_some() && self.ready_at.is_some_and(|at| at <= now) && well
+        self.state == ReplicaState::Running
+            && self.address.is_some()
+            && self.ready_at.is_some_and(|at| at <= now)
+            && well
     }
 
     /// From when on it answers if nothing happens to it; none if it never does.

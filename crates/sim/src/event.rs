@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use ringmaster_core::autoscale::Decided;
 use ringmaster_core::observed::{RuntimeId, RuntimeReplica};
 use ringmaster_core::rollout::{FailedRelease, Release};
 use ringmaster_core::spec::Template;
@@ -29,7 +30,10 @@ pub(crate) enum Event {
     Report { number: u64 },
     PlaneBack,
     Request,
-    RequestEnds { life: u32, name: ReplicaName },
+    RequestEnds { life: u32, name: ReplicaName, count: u32 },
+    Load,
+    HoldEnds { number: u64 },
+    SetCount { run: u32, decided: Box<Decided> },
     Edit(Edit),
     WriteReady { run: u32 },
     GiveUp { run: u32, name: ServiceName, failed: Box<(FailedRelease, Release)> },

@@ -17,6 +17,7 @@ mod engine;
 mod event;
 mod fault;
 mod liveness;
+mod load;
 mod plane;
 mod planted;
 mod probes;

@@ -89,7 +89,7 @@ impl Simulation<'_> {
             self.checks.expect(Promise::L3, is_so, || why.clone());
         }
         if !self.must_go_back.is_empty() {
-            let (still, _) = self.bad_services();
+            let (still, _) = self.bad_services(); // One that nobody needs now goes back once somebody does.
             self.checks.expect(Promise::L6, is_so && still.is_empty(), || {
                 format!("{:?} are still on what never becomes ready: {why}", self.must_go_back)
             });
@@ -101,6 +101,9 @@ impl Simulation<'_> {
         self.check_strays();
         if rests {
             self.check_rest();
+            if self.checks.broken.is_none() {
+                self.wake_the_idle();
+            }
         }
     }
 
@@ -113,6 +116,8 @@ impl Simulation<'_> {
     fn check_rest(&mut self) {
         // What is kept for its output goes a minute after its successor was ready; a tag that was moved may show only now.
         let routed = |sim: &Self| sim.controller.as_ref().map(|c| c.snapshot.generation);
+        let windows = self.windows();
+        self.run_for(windows);
         for _ in 0..5 {
             let before = routed(self);
             self.run_for(70_000);
@@ -162,7 +167,7 @@ impl Simulation<'_> {
         // A tag that was moved while the engine was away is looked at again within half a minute.
         self.run_for(35_000);
         self.settle();
-        let before = self.picture();
+        let before = self.picture(&name);
         let live = self.store.desired.services[&name].spec.clone();
         let mut other = live.clone();
         other.template.env.insert("SIM_VERSION".to_owned(), "there".to_owned());
@@ -175,18 +180,18 @@ impl Simulation<'_> {
             self.run_for(5);
             self.settle();
         }
-        let after = self.picture();
+        let after = self.picture(&name);
         self.checks.expect(Promise::L8, before == after, || format!("before {before:?}, after {after:?}"));
     }
 
-    /// Who lives, where, and as what.
-    pub(crate) fn picture(&self) -> Picture {
+    /// Who of a service lives, where, and as what.
+    pub(crate) fn picture(&self, service: &ServiceName) -> Picture {
         let mut picture: Picture = self
             .engine
             .ours()
             .filter(|(_, container)| container.is_alive() && container.owner == Owner::Ours)
             .filter_map(|(_, container)| {
-                let name = container.name.as_ref()?;
+                let name = container.name.as_ref().filter(|name| name.service == *service)?;
                 let revision = container.revision.to_string();
                 Some((name.service.clone(), name.ordinal, revision, format!("{:?}", container.state)))
             })
@@ -286,7 +291,9 @@ impl Simulation<'_> {
 
     /// From now on one replica of a service fails for good. False if there is none with others beside it.
     pub(crate) fn curse(&mut self) -> bool {
-        let found = self.store.desired.services.iter().find(|(_, service)| service.members.len() > 1);
+        let found = self.store.desired.services.iter().find(|(_, service)| {
+            service.members.len() > 1 && service.spec.autoscale.is_none() && !service.deleting
+        });
         let Some((name, service)) = found else { return false };
         let Some(ordinal) = service.members.last().map(|member| member.ordinal.0) else { return false };
         let name = name.clone();

@@ -50,6 +50,10 @@ impl Simulation<'_> {
         let Some(c) = self.controller.as_mut().filter(|c| c.reports_seen < number) else { return };
         c.reports_seen = number;
         let at = c.clock(now);
+        if has!(self, ForgetsTheHeld) {
+            report.services.values_mut().for_each(|told| told.waiting = 0);
+        }
+        c.scaling.hear(&report, &c.desired, at);
         c.world.handshake.report(report, at);
         self.come_to(Boundary::Report);
         self.wake(run);

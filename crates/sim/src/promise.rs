@@ -41,6 +41,10 @@ named! {
         S17 => "S17 secrets: none in a status",
         /// What is acted on is what was meant, even if its id was given to another.
         S18 => "S18 identity: acts on what was meant",
+        /// A count that follows the load stays within its bounds, and the next step down waits for the drain of the last.
+        S19 => "S19 autoscaling: within its bounds, one drain after the other",
+        /// A count that went up goes down by load only one window later.
+        S20 => "S20 steadiness: no count goes up and down within its window",
         /// What is desired comes true.
         L1 => "L1 convergence: what is desired comes true",
         /// Then it stays so.
@@ -54,6 +58,8 @@ named! {
         /// One replica that is bad for good does not keep the others from being as desired, and is reported. A release that
         /// is bad for good is given up.
         L6 => "L6 what is bad: the others come true, a bad release is given up",
+        /// A request to a service at zero is answered within its deadline.
+        L9 => "L9 waking: a request to a service at zero is answered",
         /// There and back again is as if nothing had been.
         L8 => "L8 there and back: A, B, A is A",
     }

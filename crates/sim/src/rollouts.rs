@@ -126,10 +126,7 @@ impl Simulation<'_> {
                 stable
             };
             let release = (name.clone(), stable.revision.clone());
-            let strategy = c.desired.services.get(&name).map(|service| &service.spec.strategy);
-            let flaw = Flaw::of(&stable.template);
-            let shows = flaw.is_some_and(|flaw| strategy.is_none_or(|strategy| flaw.shows(strategy)));
-            let was_ready = self.ready_releases.contains(&release) && !shows;
+            let was_ready = self.ready_releases.contains(&release);
             let is_another = failed.revision.as_ref() != Some(&stable.revision);
             self.checks.expect(Promise::S15, was_ready && is_another, || {
                 format!("{name} goes back to {}, which was never ready as a whole", stable.revision)
@@ -151,6 +148,11 @@ impl Simulation<'_> {
         let edit = Edit::GiveUp(name.clone(), failed);
         let saved = self.edit(&edit);
         let Edit::GiveUp(_, failed) = edit else { return };
+        if saved && self.healed_at.is_some() && Flaw::of(&failed.1.template).is_some() {
+            // Somebody's container answered for it once: only a person knows better.
+            let spec = self.spec_of(&name);
+            self.after(1, Event::Edit(Edit::force(name.clone(), spec)));
+        }
         let service = self.store.desired.services.get(&name);
         if saved || service.is_none_or(|service| service.rollout.since != failed.0.generation) {
             if let Some(c) = &mut self.controller {
@@ -187,15 +189,15 @@ impl Simulation<'_> {
         let bad = self.store.desired.services.iter();
         let bad = bad.filter(|(_, service)| Flaw::of(&service.spec.template).is_some() && !service.deleting);
         let (own, others): (Vec<_>, Vec<_>) = bad.partition(|(name, service)| self.goes_back(name, service));
-        let names = |of: Vec<(&ServiceName, &DesiredService)>| of.into_iter().map(|(n, _)| n.clone()).collect();
+        let names =
+            |of: Vec<(&ServiceName, &DesiredService)>| of.into_iter().map(|(n, _)| n.clone()).collect();
         (names(own), names(others))
     }
 
     fn goes_back(&self, name: &ServiceName, service: &DesiredService) -> bool {
         let may = service.spec.strategy.rollback != Rollback::Never && !service.members.is_empty();
-        let shows = Flaw::of(&service.spec.template).is_some_and(|flaw| flaw.shows(&service.spec.strategy));
         let stable = self.store.stable(name, &service.rollout);
-        may && shows && stable.is_some_and(|stable| Flaw::of(&stable.template).is_none())
+        may && stable.is_some_and(|stable| Flaw::of(&stable.template).is_none())
     }
 
     /// What was ready when the controller began: what it may go back to.

@@ -11,6 +11,7 @@ use crate::controller::Controller;
 use crate::engine::Engine;
 use crate::event::{Due, Event};
 use crate::fault::{Boundary, Fault, Faults, Site};
+use crate::load::LOAD_PERIOD;
 use crate::plane::Plane;
 use crate::promise::{Checks, Promise};
 use crate::random::{Random, scatter};
@@ -76,6 +77,10 @@ pub(crate) struct Simulation<'a> {
     pub(crate) steps: u64,
     pub(crate) struck: BTreeMap<(Fault, Boundary), u64>,
     pub(crate) healed_at: Option<u64>,
+    /// Services whose count follows their load have any.
+    pub(crate) is_loaded: bool,
+    /// How many requests at a time each of them has.
+    pub(crate) levels: BTreeMap<ServiceName, u32>,
     /// Every release that was seen to be ready as a whole.
     pub(crate) ready_releases: BTreeSet<(ServiceName, Revision)>,
     /// Services that must go back to what was ready, by themselves.
@@ -113,6 +118,8 @@ impl<'a> Simulation<'a> {
             steps: 0,
             struck: BTreeMap::new(),
             healed_at: None,
+            is_loaded: false,
+            levels: BTreeMap::new(),
             ready_releases: BTreeSet::new(),
             must_go_back: Vec::new(),
             had: BTreeSet::new(),
@@ -123,6 +130,10 @@ impl<'a> Simulation<'a> {
         sim.after(1, Event::Start);
         sim.after(IDLE_PERIOD, Event::Idle);
         sim.after(REQUEST_PERIOD, Event::Request);
+        if sim.setting.services.values().any(|spec| spec.autoscale.is_some()) {
+            sim.is_loaded = sim.random.chance(700);
+            sim.after(LOAD_PERIOD, Event::Load);
+        }
         sim
     }
 
@@ -190,11 +201,17 @@ impl<'a> Simulation<'a> {
             Event::Report { number } => self.on_report(number),
             Event::PlaneBack => self.plane_back(),
             Event::Request => self.on_request(),
-            Event::RequestEnds { life, name } => {
-                if life == self.plane.life && self.plane.end(&name) {
+            Event::RequestEnds { life, name, count } => {
+                // All of them: the last may be one that somebody waits for.
+                let ended = |plane: &mut Plane| (0..count).fold(false, |last, _| plane.end(&name) | last);
+                let is_news = life == self.plane.life && ended(&mut self.plane);
+                if is_news || self.plane.follows(&name.service) {
                     self.report_soon();
                 }
             }
+            Event::Load => self.on_load(),
+            Event::HoldEnds { number } => self.on_hold_ends(number),
+            Event::SetCount { run, decided } => self.on_set_count(run, &decided),
             Event::WriteReady { run } => self.on_write_ready(run),
             Event::GiveUp { run, name, failed } => self.on_give_up(run, name, failed),
             Event::Edit(edit) => {
@@ -324,6 +341,7 @@ impl<'a> Simulation<'a> {
             use crate::promise::Promise::S7;
             self.checks.expect(S7, after > before, || format!("generation {after} comes after {before}"));
         }
+        self.release_held();
         self.report_soon();
     }
 
@@ -363,7 +381,7 @@ impl<'a> Simulation<'a> {
         }
         self.plane.begin(&name);
         let life = self.plane.life;
-        self.after(takes, Event::RequestEnds { life, name });
+        self.after(takes, Event::RequestEnds { life, name, count: 1 });
     }
 }
 
@@ -372,6 +390,7 @@ fn told(edit: &Edit) -> String {
         Edit::Put(name, spec, _) => format!("{name} applied, {:?}", spec.template.env),
         Edit::GiveUp(name, failed) => format!("{name} back to {}", failed.1.revision),
         Edit::Scale(name, count) => format!("{name} scaled to {count}"),
+        Edit::Autoscale(name, count) => format!("{name} scaled to {count} by its load"),
         Edit::Delete(name) => format!("{name} deleted"),
         Edit::Finish(names) => {
             format!("{} forgotten", names.iter().map(ToString::to_string).collect::<String>())

@@ -18,6 +18,8 @@ pub(crate) enum Edit {
     /// A service as a manifest declares it; the flag insists on its template.
     Put(ServiceName, Box<ServiceSpec>, bool),
     Scale(ServiceName, usize),
+    /// A count that follows from the load.
+    Autoscale(ServiceName, usize),
     Delete(ServiceName),
     /// What is deleted and gone is forgotten.
     Finish(Vec<ServiceName>),
@@ -89,7 +91,11 @@ impl Store {
         desired.generation = desired.generation.next();
         let changed = match edit {
             Edit::Put(name, spec, force) => self.put(&mut desired, &mut rings, name, spec, *force),
-            Edit::Scale(name, count) => scale(&mut desired, &mut rings, name, *count),
+            // Where the count follows the load, nobody else sets it.
+            Edit::Scale(name, count) => {
+                !is_autoscaled(&desired, name) && scale(&mut desired, &mut rings, name, *count)
+            }
+            Edit::Autoscale(name, count) => scale(&mut desired, &mut rings, name, *count),
             Edit::Delete(name) => scale(&mut desired, &mut rings, name, 0) | mark_deleted(&mut desired, name),
             Edit::Finish(names) => {
                 let before = desired.services.len();
@@ -128,6 +134,7 @@ impl Store {
         self.desired = Arc::clone(&self.saved.desired);
         self.rings.clone_from(&self.saved.rings);
         self.ready.clone_from(&self.ready_saved);
+        self.ready.0.retain(|name, _| self.desired.services.contains_key(name));
     }
 
     /// Takes note that a release is ready as a whole.
@@ -169,7 +176,7 @@ impl Store {
                 self.meant.insert(name.clone(), count);
             }
             Edit::Delete(name) => drop(self.meant.remove(name)),
-            Edit::Finish(_) | Edit::GiveUp(..) => {}
+            Edit::Finish(_) | Edit::GiveUp(..) | Edit::Autoscale(..) => {}
         }
     }
 
@@ -208,6 +215,10 @@ impl Store {
         desired.services.insert(name.clone(), next);
         true
     }
+}
+
+fn is_autoscaled(desired: &Desired, name: &ServiceName) -> bool {
+    desired.services.get(name).is_some_and(|service| service.spec.autoscale.is_some())
 }
 
 fn scale(

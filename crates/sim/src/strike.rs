@@ -237,7 +237,13 @@ impl Simulation<'_> {
 
     /// Somebody asks for something else.
     fn change_mind(&mut self, fault: Fault, random: &mut Random) -> bool {
-        let names: Vec<ServiceName> = self.setting.services.keys().cloned().collect();
+        let mut names: Vec<ServiceName> = self.setting.services.keys().cloned().collect();
+        if fault == Fault::Scaled {
+            // Where the count follows the load, this is refused, which says little.
+            let is_plain = |name: &ServiceName| self.setting.services[name].autoscale.is_none();
+            let plain = names.iter().filter(|name| is_plain(name)).cloned().collect();
+            names = if names.iter().any(is_plain) { plain } else { names };
+        }
         let name = names[random.below(names.len() as u64) as usize].clone();
         let mut spec = self.spec_of(&name);
         match fault {
@@ -255,6 +261,7 @@ impl Simulation<'_> {
             }
             Fault::TemplateBad => {
                 let flaw = Flaw::ALL[random.below(Flaw::ALL.len() as u64) as usize];
+                let flaw = if flaw.shows(&spec.strategy) { flaw } else { Flaw::Crashes };
                 flaw.put_into(&mut spec.template);
             }
             _ => {

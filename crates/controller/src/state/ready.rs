@@ -34,7 +34,7 @@ pub fn save(path: &std::path::Path, ready: &Ready) -> Result<(), StateError> {
 
 #[cfg(test)]
 mod tests {
-    use ringmaster_core::rollout::{Release, ReadyReleases};
+    use ringmaster_core::rollout::{ReadyReleases, Release};
     use ringmaster_core::spec::Template;
     use ringmaster_core::{Generation, Revision, ServiceName};
 
