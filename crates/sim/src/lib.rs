@@ -95,7 +95,9 @@ impl Config {
             spec.replicas.get_or_insert(1);
             services.insert(name.clone(), spec);
         }
-        let replicas = services.values().filter_map(|spec| spec.replicas).sum();
+        let most =
+            |spec: &ServiceSpec| spec.autoscale.as_ref().map(|scale| scale.max_replicas).or(spec.replicas);
+        let replicas = services.values().filter_map(most).sum();
         if services.is_empty() {
             return Err(SimError::NoService);
         }
@@ -178,8 +180,8 @@ pub(crate) fn run_with(config: &Config, seed: u64, faults: Faults, traced: bool)
     if sim.checks.broken.is_none() {
         sim.heal();
         let cursed = choice.chance(125) && sim.curse();
-        // A minute of rest is most of a run's time, and every fourth run says enough about it.
-        sim.converge(choice.chance(250));
+        // Two minutes of rest are most of a run's time, and every seventh run says enough about it.
+        sim.converge(choice.chance(140));
         // Somebody's copies may come to be ours on the way, as they wear our labels.
         let is_plain = !cursed && !sim.had.contains("impostor");
         if is_plain && sim.checks.broken.is_none() && choice.chance(150) {

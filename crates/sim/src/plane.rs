@@ -31,6 +31,8 @@ pub(crate) struct Plane {
     pub(crate) responses: BTreeMap<ServiceName, u64>,
     /// A number for each report: an older one never overrules a newer one.
     pub(crate) reports: u64,
+    /// One is on its way.
+    pub(crate) is_report_due: bool,
 }
 
 impl Plane {

@@ -34,6 +34,7 @@ pub(crate) struct Watched {
 impl Simulation<'_> {
     pub(crate) fn on_report(&mut self, number: u64) {
         let (now, run) = (self.now, self.run);
+        self.plane.is_report_due = false;
         if !self.plane.is_up(now) {
             return;
         }

@@ -131,7 +131,7 @@ impl<'a> Simulation<'a> {
         sim.after(IDLE_PERIOD, Event::Idle);
         sim.after(REQUEST_PERIOD, Event::Request);
         if sim.setting.services.values().any(|spec| spec.autoscale.is_some()) {
-            sim.is_loaded = sim.random.chance(700);
+            sim.is_loaded = sim.random.chance(450);
             sim.after(LOAD_PERIOD, Event::Load);
         }
         sim
@@ -354,6 +354,9 @@ impl<'a> Simulation<'a> {
     }
 
     pub(crate) fn report_soon(&mut self) {
+        if std::mem::replace(&mut self.plane.is_report_due, true) {
+            return; // It tells what is when it is taken up.
+        }
         self.plane.reports += 1;
         let (number, delay) = (self.plane.reports, self.jitter(1, 15));
         self.after(delay, Event::Report { number });

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use ringmaster_core::manifest::{self, Source};
 use ringmaster_sim::{Boundary, Bug, Config, Fault, Promise, campaign, run, shrink, sieve};
 
 /// Runs of one test; `make soak` asks for more.
@@ -66,6 +67,26 @@ fn the_promises_hold_and_each_is_put_to_the_test() {
             assert!(count >= 100, "{fault} at {boundary}: {count} times");
         }
     }
+}
+
+#[test]
+fn the_promises_hold_for_our_manifests() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).expect("the manifests are part of the repository") {
+        let path = entry.expect("it can be read").path();
+        let (file, text) =
+            (path.display().to_string(), std::fs::read_to_string(&path).expect("it can be read"));
+        let parsed =
+            manifest::parse(&[Source { file: &file, text: &text }]).expect("every manifest of ours is good");
+        let Ok(config) = Config::of(&parsed) else { continue };
+        let tally = campaign(&config, 0..100, threads(), 1);
+        if let Some(failed) = tally.failed().first() {
+            panic!("{file}: {}", shrink(&config, failed).story("here"));
+        }
+        count += 1;
+    }
+    assert!(count >= 4, "only {count} of our manifests declare a service");
 }
 
 #[test]
