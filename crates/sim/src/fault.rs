@@ -123,7 +123,7 @@ named! {
         Scaled => "scaled",
         /// Another template is asked for.
         TemplateChanged => "template-changed",
-        /// A template is asked for that never becomes ready.
+        /// A template is asked for that fails for good: it ends, hangs, has no image, or ends soon after it was ready.
         TemplateBad => "template-bad",
         /// A service is deleted, and applied again.
         Deleted => "deleted",

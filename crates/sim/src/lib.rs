@@ -1,8 +1,9 @@
 //! The simulation: the real decisions of the controller in a modelled world, single-threaded, from a seed.
 //!
 //! Real: what the loop knows between passes, the planner, the history, the handshake, the snapshot, the status, the
-//! members, the rings, rollouts (`ringmaster_core`). Modelled: the engine, its containers and its hints, the disk, the data
-//! plane, the probes' answers, people, and time. The same seed is the same run, to the last step.
+//! members, the rings, what probes say in a row, rollouts and autoscaling (`ringmaster_core`). Modelled: the engine, its
+//! containers and its hints, the disk, the data plane and its load, the probes' answers, people, and time. The same seed is
+//! the same run, to the last step.
 //!
 //! A run has a part in which faults strike (every promise S is looked at after every step), and a part without any, in
 //! which the promises L must come true. [`run`] is one run, [`campaign`] many, [`sieve`] all runs with one fault of
