@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use ringmaster_core::autoscale::Scaling;
 use ringmaster_core::desired::Desired;
 use ringmaster_core::snapshot::{Report, Snapshot};
 use ringmaster_core::status::ServiceStatus;
@@ -32,7 +33,7 @@ use crate::figures::{Spans, woken};
 use crate::probe::{HealthChange, Prober};
 use crate::store::Store;
 use crate::timeline::Timeline;
-use autoscale::Scaling;
+use autoscale::Cpus;
 use memory::Memory;
 use tasks::{Done, Finishing};
 
@@ -102,6 +103,7 @@ pub(crate) struct Reconciler {
     memory: Memory,
     wake_at: Option<Timestamp>,
     scaling: Scaling,
+    cpus: Cpus,
     spans: Spans,
     first_generation: Generation,
     settle: Duration,
@@ -161,6 +163,7 @@ impl Reconciler {
             memory,
             wake_at: None,
             scaling: Scaling::default(),
+            cpus: Cpus::new(),
             spans: Spans::default(),
             first_generation: channels.first_generation,
             settle: channels.settle,

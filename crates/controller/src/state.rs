@@ -19,10 +19,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 pub use history::History;
-pub use ready::{Ready, ReadyReleases, save as save_ready};
+pub use ready::save as save_ready;
 use ringmaster_core::desired::Member;
 use ringmaster_core::ring::RingState;
-use ringmaster_core::rollout::Rollout;
+use ringmaster_core::rollout::{Ready, Rollout};
 use ringmaster_core::spec::{GatewaySpec, ServiceSpec};
 use ringmaster_core::{Generation, ServiceName};
 use serde::de::DeserializeOwned;
@@ -211,8 +211,11 @@ impl StateDir {
                 "the file of releases that were ready {why}: any kept revision may be gone back to"
             ));
             revision.services.values_mut().for_each(|service| service.rollout = None);
-            Ready::new()
+            Ready::default()
         });
+        // What is noted of a service that is not there was lost with it: its namesake is another one.
+        let mut ready = ready;
+        ready.0.retain(|name, _| revision.services.contains_key(name));
         let statuses = self.load_statuses();
         Ok(Loaded { revision, ready, statuses, rings: rings.rings, rings_mended, damage })
     }

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 pub use error::StoreError;
 use ringmaster_core::api::{ApplyRequest, ApplyResponse, Change, GatewayChange, ManifestFile, ServiceChange};
-use ringmaster_core::desired::{Desired, DesiredService, Member, ring_members};
+use ringmaster_core::desired::{Desired, DesiredService, Member};
 use ringmaster_core::manifest::{self, Source};
 use ringmaster_core::members;
 use ringmaster_core::ring::{Ring, RingState};

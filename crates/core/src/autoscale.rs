@@ -9,6 +9,7 @@
 //! measures, and who sets the count.
 
 mod recommend;
+mod scaling;
 mod window;
 
 use std::collections::VecDeque;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::Timestamp;
 use crate::reason::Reason;
 use crate::spec::Autoscale;
+pub use scaling::{Decided, Scaling, SetCount};
 use window::{Cpu, Load};
 pub use window::{CpuSample, Sample};
 

@@ -1,5 +1,7 @@
 //! The desired state: what should be, as the store holds it and the planner reads it.
 
+mod change;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,8 @@ use crate::ids::{Generation, Ordinal, ServiceName};
 use crate::ring::{Ring, RingMember};
 use crate::rollout::Rollout;
 use crate::spec::{Balancing, GatewaySpec, ServiceSpec};
+
+pub use change::ChangeError;
 
 /// Everything that should be.
 #[derive(Debug, Clone, Default, PartialEq)]

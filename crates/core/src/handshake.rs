@@ -78,9 +78,13 @@ impl Handshake {
         self.report = report;
     }
 
-    /// Forgets replicas that no longer exist.
+    /// Forgets replicas that no longer exist. One that may still get requests, or still has some, is remembered: a list
+    /// that leaves it out may be stale.
     pub fn retain(&mut self, exists: impl Fn(&ReplicaName) -> bool) {
-        self.withdrawn.retain(|name, _| exists(name));
+        let endpoints = &self.report.endpoints;
+        let is_busy = |name: &ReplicaName| endpoints.get(name).is_some_and(|endpoint| endpoint.in_flight > 0);
+        self.withdrawn
+            .retain(|name, withdrawal| exists(name) || withdrawal.acknowledged_at.is_none() || is_busy(name));
     }
 
     /// How far the withdrawal of a replica has come.
@@ -147,6 +151,25 @@ mod tests {
         assert_eq!(handshake.drain_state(&name, Timestamp(30)), waiting);
         handshake.report(acknowledged(7), Timestamp(40));
         assert_eq!(handshake.drain_state(&name, Timestamp(50)), DrainState::Drained);
+    }
+
+    #[test]
+    fn what_a_list_leaves_out_is_remembered_while_it_may_get_requests_or_has_some() {
+        // Found by the simulation: a stale list while the data plane was slow.
+        let name: ReplicaName = "web-2-0".parse().unwrap();
+        let mut handshake = Handshake::default();
+        handshake.adopt([name.clone()]);
+        handshake.publish(&Snapshot { generation: Generation(7), ..Snapshot::default() }, Timestamp(10));
+        handshake.retain(|_| false);
+        assert!(matches!(handshake.drain_state(&name, Timestamp(20)), DrainState::Unacknowledged(_)));
+        let mut busy = acknowledged(7);
+        busy.endpoints.insert(name.clone(), EndpointReport { in_flight: 1, ..EndpointReport::default() });
+        handshake.report(busy, Timestamp(30));
+        handshake.retain(|_| false);
+        assert!(matches!(handshake.drain_state(&name, Timestamp(40)), DrainState::Draining { .. }));
+        handshake.report(acknowledged(7), Timestamp(50));
+        handshake.retain(|_| false);
+        assert!(!handshake.is_withdrawn(&name), "nothing is kept for ever");
     }
 
     #[test]

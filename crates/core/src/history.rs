@@ -35,6 +35,9 @@ pub struct MemberHistory {
     revision: Option<Revision>,
     /// Failures in a row.
     pub failures: u32,
+    /// Failures in a row of the other revision that the place was filled with, and when the last was: during a rollout
+    /// the new and the stable release may fail by turns, and each waits on its own.
+    other: Option<(Revision, u32, Timestamp)>,
     /// All failures since the daemon started.
     pub restarts: u32,
     /// When the last failure happened.
@@ -69,9 +72,11 @@ impl History {
         member.failed_attempt = Some(name.attempt);
         member.last_attempt = member.last_attempt.max(name.attempt);
         if member.revision.as_ref() != Some(revision) {
-            member.failures = 0;
+            let other = member.other.take().filter(|(other, ..)| other == revision);
+            let before = member.revision.replace(revision.clone());
+            member.other = before.map(|before| (before, member.failures, member.failed_at));
+            member.failures = other.map_or(0, |(_, failures, _)| failures);
         }
-        member.revision = Some(revision.clone());
         member.failures = member.failures.saturating_add(1);
         member.restarts = member.restarts.saturating_add(1);
         member.failed_at = now;
@@ -79,6 +84,14 @@ impl History {
         // What is known of an earlier failure says nothing about this one.
         (member.last_exit, member.last_output) = (None, None);
         true
+    }
+
+    /// Another release of a service is wanted, or the same again: failures in a row count from now on. Otherwise what
+    /// failed before, and was mended or is insisted upon, would be given up before it is tried.
+    pub fn forgive(&mut self, service: &ServiceName) {
+        for (_, member) in self.members.iter_mut().filter(|((of, _), _)| of == service) {
+            (member.failures, member.other) = (0, None);
+        }
     }
 
     /// Takes note of the last lines that a failed replica wrote, unless another has failed meanwhile.
@@ -122,7 +135,7 @@ impl History {
             }
             if stable && replica.is_ready() && member.failed_attempt.is_none_or(|f| f < replica.name.attempt)
             {
-                member.failures = 0;
+                (member.failures, member.other) = (0, None);
             }
         }
         news
@@ -159,9 +172,11 @@ impl History {
         revision: &Revision,
     ) -> Option<Timestamp> {
         let member = self.member(service, ordinal)?;
-        let same = member.revision.as_ref() == Some(revision);
-        let delay = backoff(member.failures);
-        (same && !delay.is_zero()).then(|| member.failed_at.after(delay))
+        let own = (member.revision.as_ref() == Some(revision)).then_some((member.failures, member.failed_at));
+        let other = member.other.as_ref().filter(|(other, ..)| other == revision);
+        let (failures, failed_at) = own.or(other.map(|(_, failures, at)| (*failures, *at)))?;
+        let delay = backoff(failures);
+        (!delay.is_zero()).then(|| failed_at.after(delay))
     }
 
     fn entry(&mut self, name: &ReplicaName) -> &mut MemberHistory {
@@ -171,6 +186,7 @@ impl History {
             failed_attempt: None,
             revision: None,
             failures: 0,
+            other: None,
             restarts: 0,
             failed_at: Timestamp(0),
             last_failure: None,
@@ -219,6 +235,37 @@ mod tests {
         assert_eq!(history.next_attempt(&web, Ordinal(0)), Attempt(2));
         history.record_failure(&name(2), &revision("b"), "x".to_owned(), Timestamp(200));
         assert_eq!(history.retry_at(&web, Ordinal(0), &revision("b")), None, "the first is answered at once");
+    }
+
+    #[test]
+    fn whoever_asks_for_something_else_has_it_tried_at_once_and_as_often_as_ever() {
+        let mut history = History::default();
+        let (web, bad) = (ServiceName::new("web").unwrap(), revision("bad"));
+        for attempt in 0..3 {
+            history.record_failure(&name(attempt), &bad, "x".to_owned(), Timestamp(100));
+        }
+        assert_eq!(history.failing(&web, &bad).map(|(_, past)| past.failures), Some(3));
+        history.forgive(&web);
+        assert_eq!(history.failing(&web, &bad), None);
+        assert_eq!(history.retry_at(&web, Ordinal(0), &bad), None);
+        assert_eq!(history.next_attempt(&web, Ordinal(0)), Attempt(3), "no name is used twice");
+        history.record_failure(&name(3), &bad, "x".to_owned(), Timestamp(200));
+        assert_eq!(history.failing(&web, &bad).map(|(_, past)| past.failures), Some(1));
+    }
+
+    #[test]
+    fn two_revisions_that_fail_by_turns_wait_each_on_its_own() {
+        let mut history = History::default();
+        let web = ServiceName::new("web").unwrap();
+        for attempt in 0..6 {
+            let revision = revision(if attempt % 2 == 0 { "a" } else { "b" });
+            let at = Timestamp(1_000 * u64::from(attempt));
+            history.record_failure(&name(attempt), &revision, "x".to_owned(), at);
+        }
+        let retry_at = |text| history.retry_at(&web, Ordinal(0), &revision(text));
+        assert_eq!((retry_at("a"), retry_at("b")), (Some(Timestamp(6_000)), Some(Timestamp(7_000))));
+        assert_eq!(retry_at("c"), None, "a third one is tried at once");
+        assert_eq!(history.failing(&web, &revision("b")).map(|(_, past)| past.failures), Some(3));
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! A release is what replicas run: a template, the content that it resolved to, and a stamp that a restart changes. The
 //! *stable* release is the last one of which every replica was ready: what fails meanwhile is healed with it, and a
 //! rollout that fails goes back to it. [`turns`] says which places may change now, [`stage`] how far it has come,
-//! [`failure`] whether it is over.
+//! [`failure`] whether it is over, [`judge`] which of all are; [`Ready`] is what may be gone back to.
 //!
 //! Deliberately absent: actions (see [`crate::plan`]), and memory: what was ready arrives as a value.
 
+mod decide;
+mod ready;
 mod turns;
 mod verdict;
 
@@ -16,6 +18,8 @@ use crate::Timestamp;
 use crate::ids::{Generation, Revision};
 use crate::spec::Template;
 
+pub use decide::{Judged, TemplateRefused, judge};
+pub use ready::{Ready, ReadyReleases};
 pub use turns::{Fill, PlaceView, Progress, Rolling, Turn, turns};
 pub use verdict::{FAILURES_MAX, Stage, failure, stage};
 

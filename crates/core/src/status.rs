@@ -14,7 +14,7 @@ use crate::autoscale::AutoscaleStatus;
 use crate::desired::{Desired, DesiredService};
 use crate::handshake::{ACKNOWLEDGE_TIMEOUT, DrainState};
 use crate::history::MemberHistory;
-use crate::ids::{Generation, ServiceName};
+use crate::ids::{Generation, Revision, ServiceName};
 use crate::observed::Observed;
 use crate::plan::Plan;
 use crate::reason::Reason;
@@ -71,7 +71,25 @@ pub struct RolloutStatus {
     pub stable: Option<StableStatus>,
     /// The release that was given up, until another is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failed: Option<FailedRelease>,
+    pub failed: Option<FailedStatus>,
+}
+
+/// A release that was given up. Its template stays out: it may hold secrets, and a status is read by many.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedStatus {
+    /// Its short hash, if its template could be resolved.
+    pub revision: Option<Revision>,
+    /// The generation since which it was wanted.
+    pub generation: Generation,
+    /// When it was given up.
+    pub at: Timestamp,
+    /// Why, for people.
+    pub why: String,
+    /// The generation that gave it up.
+    pub given_up_in: Generation,
+    /// The generation since which the release was wanted that the service went back to.
+    pub back_to: Generation,
 }
 
 /// The last release of which every replica was ready.
@@ -111,6 +129,20 @@ pub enum ConditionKind {
     Progressing,
     /// Something keeps it from being done.
     Degraded,
+}
+
+impl FailedStatus {
+    fn of(failed: &FailedRelease) -> FailedStatus {
+        let FailedRelease { revision, generation, at, why, given_up_in, back_to, template: _ } = failed;
+        FailedStatus {
+            revision: revision.clone(),
+            generation: *generation,
+            at: *at,
+            why: why.clone(),
+            given_up_in: *given_up_in,
+            back_to: *back_to,
+        }
+    }
 }
 
 impl ServiceStatus {
@@ -282,7 +314,7 @@ fn rollout_status(
         limit: progress.limit,
         since: service.rollout.since,
         stable,
-        failed: service.rollout.failed.clone(),
+        failed: service.rollout.failed.as_ref().map(FailedStatus::of),
     }
 }
 

@@ -14,6 +14,7 @@ mod ends;
 mod failure;
 mod listing;
 mod pass;
+mod releases;
 mod removal;
 mod resolution;
 mod stopping;
@@ -36,6 +37,7 @@ pub use ends::News;
 pub use failure::{ErrorKind, retry_delay};
 pub use listing::{Listing, RESYNC_PERIOD};
 pub use pass::{Outlook, Pass};
+pub use releases::Noted;
 pub use removal::Removal;
 pub use resolution::{Resolutions, Resolved};
 
@@ -219,7 +221,14 @@ impl World {
         self.sequence += 1;
         self.pending.remove(&replica.name);
         self.fresh.insert(replica.id.clone(), self.sequence);
-        self.listed.get_or_insert_default().insert(replica.id.clone(), replica);
+        let listed = self.listed.get_or_insert_default();
+        let count = listed.len();
+        // Whatever was taken for it while it was being made is another: the next list tells.
+        listed.retain(|id, other| other.name != replica.name || *id == replica.id);
+        if listed.len() < count {
+            self.health.remove(&replica.name);
+        }
+        listed.insert(replica.id.clone(), replica);
     }
 
     /// A replica has been removed.

@@ -1,8 +1,9 @@
-//! Many runs, to be left alone with: `soak SEEDS [FIRST]`. Tells the failing seeds, the first made small.
+//! Many runs, to be left alone with: `soak SEEDS [FIRST [MANIFEST]]`. Tells the failing seeds, the first made small.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
+use ringmaster_core::manifest::{self, Source};
 use ringmaster_sim::{Config, campaign, run, shrink};
 
 /// So many failing seeds are enough to look at.
@@ -12,7 +13,16 @@ fn main() -> ExitCode {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
     let (count, first) = (numbers.first().copied().unwrap_or(1_000), numbers.get(1).copied().unwrap_or(0));
     let commit = std::env::var("RINGMASTER_COMMIT").unwrap_or_else(|_| "unknown".to_owned());
-    let config = Config::standard();
+    let config = match std::env::args().nth(3) {
+        None => Config::standard(),
+        Some(file) => match of_file(&file) {
+            Ok(config) => config,
+            Err(why) => {
+                eprintln!("{file}: {why}");
+                return ExitCode::FAILURE;
+            }
+        },
+    };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let started = Instant::now();
     let tally = campaign(&config, first..first + count, threads, FAILURES_MAX);
@@ -37,6 +47,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn of_file(file: &str) -> Result<Config, Box<dyn std::error::Error>> {
+    let text = std::fs::read_to_string(file)?;
+    Ok(Config::of(&manifest::parse(&[Source { file, text: &text }])?)?)
 }
 
 /// The processor time of this process so far: the machine may be busy with other things.

@@ -8,6 +8,7 @@ use crate::engine::{Ailment, Container, Owner, id_of};
 use crate::event::{Call, Event, Failure, Step};
 use crate::fault::{Boundary, Fault};
 use crate::planted::has;
+use crate::rollouts::{ENDS_WITHIN, Flaw};
 use crate::simulation::Simulation;
 
 type Answer = Result<Option<RuntimeReplica>, Failure>;
@@ -71,8 +72,11 @@ impl Simulation<'_> {
 
     fn perform(&mut self, call: &Call) -> Answer {
         match &call.step {
-            Step::Create { revision, host, bad } => {
-                let crashes = *bad || self.crash_loop_until > self.now || self.is_cursed(call);
+            Step::Create { revision, host, template } => {
+                let flaw = Flaw::of(template);
+                let crashes = matches!(flaw, Some(Flaw::Crashes | Flaw::EndsSoon))
+                    || self.crash_loop_until > self.now
+                    || self.is_cursed(call);
                 let slow = self.slow_start_until > self.now;
                 let starts_in = if slow { 90_000 } else { self.jitter(20, 900) };
                 let refused = call.start_refused;
@@ -81,11 +85,12 @@ impl Simulation<'_> {
                     name: Some(call.name.clone()),
                     engine_name: call.name.to_string(),
                     revision: revision.clone(),
+                    template: Some(template.clone()),
                     host: host.clone(),
                     state: if refused { ReplicaState::Created } else { ReplicaState::Running },
                     address: None,
                     created_at: Timestamp(self.now),
-                    ready_at: self.now + starts_in,
+                    ready_at: flaw.is_none_or(Flaw::answers).then_some(self.now + starts_in),
                     ailment: Ailment::None,
                 };
                 let Some(number) = self.engine.create(container) else {
@@ -101,7 +106,7 @@ impl Simulation<'_> {
                 };
                 self.note(|| format!("{} is made as {}", call.name, id_of(number).0));
                 if crashes {
-                    let delay = self.jitter(50, 1_500);
+                    let delay = self.jitter(50, ENDS_WITHIN);
                     self.after(delay, Event::Exits(number));
                 }
                 self.hint();

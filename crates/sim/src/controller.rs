@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringmaster_core::autoscale::Scaling;
 use ringmaster_core::desired::Desired;
 use ringmaster_core::observed::{Pending, RuntimeReplica};
 use ringmaster_core::plan::{Action, Plan};
@@ -20,6 +21,7 @@ use crate::event::{Call, Event, Step};
 use crate::fault::{Boundary, Fault};
 use crate::planted::has;
 use crate::probes::Watched;
+use crate::rollouts::Flaw;
 use crate::simulation::{Killed, Simulation};
 use crate::store::Edit;
 
@@ -44,6 +46,13 @@ pub(crate) struct Controller {
     timer_at: Option<u64>,
     pub(crate) reports_seen: u64,
     pub(crate) finishing: bool,
+    /// Services whose release is being given up.
+    pub(crate) giving_up: BTreeSet<ServiceName>,
+    pub(crate) scaling: Scaling,
+    /// When the count of each service was last raised.
+    pub(crate) raised_at: BTreeMap<ServiceName, Timestamp>,
+    /// What was ready is being written.
+    pub(crate) ready_writing: bool,
     /// The last list has succeeded.
     pub(crate) sees: bool,
     pub(crate) names_used: BTreeSet<ReplicaName>,
@@ -68,7 +77,7 @@ impl Simulation<'_> {
         let first = self.store.reserve();
         let first = if has!(self, FirstGenerationLow) { 1 } else { first };
         let settle = if self.plane.is_apart { SETTLE } else { Duration::ZERO };
-        self.controller = Some(Controller {
+        let mut c = Controller {
             world: World::default(),
             desired: Arc::clone(&self.store.desired),
             snapshot: Arc::default(),
@@ -82,12 +91,18 @@ impl Simulation<'_> {
             timer_at: None,
             reports_seen: 0,
             finishing: false,
+            giving_up: BTreeSet::new(),
+            scaling: Scaling::default(),
+            raised_at: BTreeMap::new(),
+            ready_writing: false,
             sees: false,
             names_used: BTreeSet::new(),
             creates: BTreeMap::new(),
             counted_at: Generation(0),
             passes: 0,
-        });
+        };
+        self.stable_at_start(&mut c);
+        self.controller = Some(c);
         let run = self.run;
         self.note(|| format!("the controller starts, run {run}"));
         self.report_soon();
@@ -241,6 +256,7 @@ impl Simulation<'_> {
                 Some(Fault::Refused) => Some("500: the engine refused"),
                 Some(Fault::ImageMissing) => Some("no such image"),
                 Some(Fault::Unreachable) => Some("connection refused"),
+                _ if Flaw::of(&template) == Some(Flaw::Missing) => Some("no such image"),
                 _ if !self.engine.answers(self.now) => Some("connection refused"),
                 _ => None,
             };
@@ -300,10 +316,14 @@ impl Simulation<'_> {
             self.publish(c);
         }
         self.sync_probes(c);
+        self.note_ready(c, &mut pass.observed, &pass.plan);
+        let decide_at = self.autoscale(c, &pass.observed, &pass.plan, now);
         let mut statuses = status(&c.desired, &pass.observed, &pass.plan, &c.statuses);
         #[cfg(feature = "planted")]
         crate::planted::distort_statuses(self.setting.bug, &c.desired, &mut statuses);
         self.check_statuses(c, &statuses, now);
+        let look_at = self.judge_rollouts(c, &pass.observed, &statuses);
+        c.wake_at = c.wake_at.into_iter().chain(look_at).chain(decide_at).min();
         c.statuses = std::mem::take(&mut statuses);
         c.plan = pass.plan;
         if self.killed.is_some() {
@@ -344,19 +364,18 @@ impl Simulation<'_> {
         let (name, step) = match action.clone() {
             Action::Create { name, host, revision, .. } => {
                 let Some(service) = c.desired.services.get(&name.service) else { return };
-                if !c.world.may_create(&name.service)
-                    || c.world.resolutions.content_id(&name.service, &revision).is_none()
-                {
+                let Some((template, _)) = c.world.content(&name.service, service, &revision) else { return };
+                let template = Box::new(template.clone());
+                if !c.world.may_create(&name.service) {
                     return;
                 }
                 let mut name = name;
                 if has!(self, ReusesNames) {
                     name.attempt = ringmaster_core::Attempt(name.attempt.0 % 2);
                 }
-                let bad = service.spec.template.env.contains_key("SIM_BAD");
                 self.check_create(c, &name, &revision);
                 c.world.begin_create(&name, &revision, host.clone(), now);
-                (name, Step::Create { revision, host, bad })
+                (name, Step::Create { revision, host, template })
             }
             Action::Remove { id, name, grace, .. } => {
                 c.world.begin_action(&name, Pending::Remove, now);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use ringmaster_core::observed::{ExitInfo, ReplicaState, RuntimeId, RuntimeReplica};
+use ringmaster_core::spec::Template;
 use ringmaster_core::{ReplicaName, Revision, Timestamp};
 
 /// Whose a container is.
@@ -34,12 +35,14 @@ pub(crate) struct Container {
     pub(crate) name: Option<ReplicaName>,
     pub(crate) engine_name: String,
     pub(crate) revision: Revision,
+    /// What it runs, where we made it.
+    pub(crate) template: Option<Box<Template>>,
     pub(crate) host: Option<String>,
     pub(crate) state: ReplicaState,
     pub(crate) address: Option<SocketAddr>,
     pub(crate) created_at: Timestamp,
-    /// From when on it answers its probes, in milliseconds of the run.
-    pub(crate) ready_at: u64,
+    /// From when on it answers its probes, in milliseconds of the run; none if it never will.
+    pub(crate) ready_at: Option<u64>,
     pub(crate) ailment: Ailment,
 }
 
@@ -55,7 +58,10 @@ impl Container {
             Ailment::Hangs => false,
             Ailment::Until(at) => at <= now,
         };
-        self.state == ReplicaState::Running && self.address.is_some() && self.ready_at <= now && well
+        self.state == ReplicaState::Running
+            && self.address.is_some()
+            && self.ready_at.is_some_and(|at| at <= now)
+            && well
     }
 
     /// From when on it answers if nothing happens to it; none if it never does.
@@ -65,7 +71,8 @@ impl Container {
             Ailment::Hangs => return None,
             Ailment::Until(at) => at,
         };
-        (self.state == ReplicaState::Running).then_some(self.ready_at.max(well_at).max(now + 1))
+        let ready_at = self.ready_at.filter(|_| self.state == ReplicaState::Running)?;
+        Some(ready_at.max(well_at).max(now + 1))
     }
 
     fn seen(&self, number: u64) -> Option<RuntimeReplica> {

@@ -2,7 +2,9 @@
 
 use std::cmp::Ordering;
 
+use ringmaster_core::autoscale::Decided;
 use ringmaster_core::observed::{RuntimeId, RuntimeReplica};
+use ringmaster_core::rollout::{FailedRelease, Release};
 use ringmaster_core::spec::Template;
 use ringmaster_core::world::ErrorKind;
 use ringmaster_core::{ReplicaName, Revision, ServiceName};
@@ -28,8 +30,13 @@ pub(crate) enum Event {
     Report { number: u64 },
     PlaneBack,
     Request,
-    RequestEnds { life: u32, name: ReplicaName },
+    RequestEnds { life: u32, name: ReplicaName, count: u32 },
+    Load,
+    HoldEnds { number: u64 },
+    SetCount { run: u32, decided: Box<Decided> },
     Edit(Edit),
+    WriteReady { run: u32 },
+    GiveUp { run: u32, name: ServiceName, failed: Box<(FailedRelease, Release)> },
 }
 
 /// An event and its time; of two at one time, the one that was asked for first comes first.
@@ -79,7 +86,7 @@ pub(crate) struct Call {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    Create { revision: Revision, host: Option<String>, bad: bool },
+    Create { revision: Revision, host: Option<String>, template: Box<Template> },
     Inspect { id: RuntimeId, grace: Option<std::time::Duration> },
     Stop { id: RuntimeId, grace: std::time::Duration },
     Remove { id: RuntimeId },

@@ -123,7 +123,7 @@ named! {
         Scaled => "scaled",
         /// Another template is asked for.
         TemplateChanged => "template-changed",
-        /// A template is asked for that never becomes ready.
+        /// A template is asked for that fails for good: it ends, hangs, has no image, or ends soon after it was ready.
         TemplateBad => "template-bad",
         /// A service is deleted, and applied again.
         Deleted => "deleted",
@@ -274,6 +274,9 @@ impl FromStr for Site {
 /// So many kinds of faults are few enough to strike together.
 const FEW: usize = 8;
 
+/// What strikes may cause more places to strike at: so many strikes are enough for one run.
+const STRIKES_MAX: usize = 300;
+
 /// Which faults strike where.
 #[derive(Debug, Clone)]
 pub(crate) struct Faults {
@@ -330,7 +333,7 @@ impl Faults {
     pub(crate) fn at(&mut self, boundary: Boundary) -> Option<(Fault, u64)> {
         let number = self.reached[boundary as usize];
         self.reached[boundary as usize] += 1;
-        if self.healed {
+        if self.healed || self.struck.len() >= STRIKES_MAX {
             return None;
         }
         let site = Site { boundary, number };

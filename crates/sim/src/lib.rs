@@ -1,8 +1,9 @@
 //! The simulation: the real decisions of the controller in a modelled world, single-threaded, from a seed.
 //!
 //! Real: what the loop knows between passes, the planner, the history, the handshake, the snapshot, the status, the
-//! members and the rings (`ringmaster_core`). Modelled: the engine, its containers and its hints, the disk, the data
-//! plane, the probes' answers, people, and time. The same seed is the same run, to the last step.
+//! members, the rings, what probes say in a row, rollouts and autoscaling (`ringmaster_core`). Modelled: the engine, its
+//! containers and its hints, the disk, the data plane and its load, the probes' answers, people, and time. The same seed is
+//! the same run, to the last step.
 //!
 //! A run has a part in which faults strike (every promise S is looked at after every step), and a part without any, in
 //! which the promises L must come true. [`run`] is one run, [`campaign`] many, [`sieve`] all runs with one fault of
@@ -17,12 +18,14 @@ mod engine;
 mod event;
 mod fault;
 mod liveness;
+mod load;
 mod plane;
 mod planted;
 mod probes;
 mod promise;
 mod random;
 mod report;
+mod rollouts;
 mod safety;
 mod shrink;
 mod sieve;
@@ -93,7 +96,9 @@ impl Config {
             spec.replicas.get_or_insert(1);
             services.insert(name.clone(), spec);
         }
-        let replicas = services.values().filter_map(|spec| spec.replicas).sum();
+        let most =
+            |spec: &ServiceSpec| spec.autoscale.as_ref().map(|scale| scale.max_replicas).or(spec.replicas);
+        let replicas = services.values().filter_map(most).sum();
         if services.is_empty() {
             return Err(SimError::NoService);
         }
@@ -176,8 +181,8 @@ pub(crate) fn run_with(config: &Config, seed: u64, faults: Faults, traced: bool)
     if sim.checks.broken.is_none() {
         sim.heal();
         let cursed = choice.chance(125) && sim.curse();
-        // A minute of rest is most of a run's time, and every fourth run says enough about it.
-        sim.converge(choice.chance(250));
+        // Two minutes of rest are most of a run's time, and every seventh run says enough about it.
+        sim.converge(choice.chance(140));
         // Somebody's copies may come to be ours on the way, as they wear our labels.
         let is_plain = !cursed && !sim.had.contains("impostor");
         if is_plain && sim.checks.broken.is_none() && choice.chance(150) {

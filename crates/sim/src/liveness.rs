@@ -42,18 +42,13 @@ impl Simulation<'_> {
         if self.struck.keys().any(|(fault, _)| *fault == Fault::Slow) {
             self.run_for(31_000); // And what took so long has arrived.
         }
-        let bad: Vec<ServiceName> = self
-            .store
-            .desired
-            .services
-            .iter()
-            .filter(|(_, service)| service.spec.template.env.contains_key("SIM_BAD"))
-            .map(|(name, _)| name.clone())
-            .collect();
+        // What was ready once comes back by itself; where nothing was, somebody has to say something else.
+        let (must_go_back, bad) = self.bad_services();
+        self.must_go_back = must_go_back;
         for name in bad {
             let mut spec = self.spec_of(&name);
             spec.replicas = None;
-            self.edit(&Edit::Put(name, Box::new(spec)));
+            self.edit(&Edit::force(name, spec));
         }
     }
 
@@ -93,6 +88,12 @@ impl Simulation<'_> {
         if crashed {
             self.checks.expect(Promise::L3, is_so, || why.clone());
         }
+        if !self.must_go_back.is_empty() {
+            let (still, _) = self.bad_services(); // One that nobody needs now goes back once somebody does.
+            self.checks.expect(Promise::L6, is_so && still.is_empty(), || {
+                format!("{:?} are still on what never becomes ready: {why}", self.must_go_back)
+            });
+        }
         self.checks.expect(Promise::L1, is_so, || why);
         if self.had.contains("stop") {
             self.checks.expect(Promise::L5, !draining || !is_so, || "a drain does not end".to_owned());
@@ -100,6 +101,9 @@ impl Simulation<'_> {
         self.check_strays();
         if rests {
             self.check_rest();
+            if self.checks.broken.is_none() {
+                self.wake_the_idle();
+            }
         }
     }
 
@@ -110,8 +114,17 @@ impl Simulation<'_> {
 
     /// It stays so, and nothing is done meanwhile.
     fn check_rest(&mut self) {
-        // What is kept for its output goes a minute after its successor was ready.
-        self.run_for(70_000);
+        // What is kept for its output goes a minute after its successor was ready; a tag that was moved may show only now.
+        let routed = |sim: &Self| sim.controller.as_ref().map(|c| c.snapshot.generation);
+        let windows = self.windows();
+        self.run_for(windows);
+        for _ in 0..5 {
+            let before = routed(self);
+            self.run_for(70_000);
+            if routed(self) == before {
+                break;
+            }
+        }
         let (mutations, lists) = (self.mutations, self.lists);
         self.run_for(REST);
         let (done, listed) = (self.mutations - mutations, self.lists - lists);
@@ -145,11 +158,16 @@ impl Simulation<'_> {
 
     /// There and back again.
     pub(crate) fn there_and_back(&mut self) {
-        let Some(name) = self.store.desired.services.keys().next().cloned() else { return };
+        // Where content has failed, what was stable stands in for it until something else is asked for.
+        let mut plain = self.store.desired.services.iter().filter(|(_, service)| {
+            service.rollout.failed.is_none() && service.spec.autoscale.is_none() && !service.deleting
+        });
+        let Some((name, _)) = plain.next() else { return };
+        let name = name.clone();
         // A tag that was moved while the engine was away is looked at again within half a minute.
         self.run_for(35_000);
         self.settle();
-        let before = self.picture();
+        let before = self.picture(&name);
         let live = self.store.desired.services[&name].spec.clone();
         let mut other = live.clone();
         other.template.env.insert("SIM_VERSION".to_owned(), "there".to_owned());
@@ -157,22 +175,23 @@ impl Simulation<'_> {
         for (spec, count) in [(other, count + 1), (live, count)] {
             let mut spec = spec;
             spec.replicas = Some(count as u32);
-            self.edit(&Edit::Put(name.clone(), Box::new(spec)));
+            let accepted = self.edit(&Edit::put(name.clone(), spec));
+            self.checks.expect(Promise::L8, accepted, || format!("a change of {name} at rest is refused"));
             self.run_for(5);
             self.settle();
         }
-        let after = self.picture();
+        let after = self.picture(&name);
         self.checks.expect(Promise::L8, before == after, || format!("before {before:?}, after {after:?}"));
     }
 
-    /// Who lives, where, and as what.
-    pub(crate) fn picture(&self) -> Picture {
+    /// Who of a service lives, where, and as what.
+    pub(crate) fn picture(&self, service: &ServiceName) -> Picture {
         let mut picture: Picture = self
             .engine
             .ours()
             .filter(|(_, container)| container.is_alive() && container.owner == Owner::Ours)
             .filter_map(|(_, container)| {
-                let name = container.name.as_ref()?;
+                let name = container.name.as_ref().filter(|name| name.service == *service)?;
                 let revision = container.revision.to_string();
                 Some((name.service.clone(), name.ordinal, revision, format!("{:?}", container.state)))
             })
@@ -230,6 +249,7 @@ impl Simulation<'_> {
                     && (one.owner == Owner::Impostor
                         || one.name.as_ref().map(ToString::to_string) == Some(one.engine_name.clone()))
                     && Some(one.revision.to_string()) == revision
+                    && one.template.as_deref().is_none_or(|template| *template == service.spec.template)
                     && one.host == member.host;
                 if !whole {
                     return Some(format!("{name}-{} is not whole: {one:?}", member.ordinal));
@@ -271,7 +291,9 @@ impl Simulation<'_> {
 
     /// From now on one replica of a service fails for good. False if there is none with others beside it.
     pub(crate) fn curse(&mut self) -> bool {
-        let found = self.store.desired.services.iter().find(|(_, service)| service.members.len() > 1);
+        let found = self.store.desired.services.iter().find(|(_, service)| {
+            service.members.len() > 1 && service.spec.autoscale.is_none() && !service.deleting
+        });
         let Some((name, service)) = found else { return false };
         let Some(ordinal) = service.members.last().map(|member| member.ordinal.0) else { return false };
         let name = name.clone();

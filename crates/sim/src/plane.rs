@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringmaster_core::snapshot::{EndpointReport, Report, Snapshot};
-use ringmaster_core::{Generation, ReplicaName};
+use ringmaster_core::snapshot::{EndpointReport, Report, ServiceReport, Snapshot};
+use ringmaster_core::{Generation, ReplicaName, ServiceName};
+
+use crate::load::Held;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Plane {
@@ -22,8 +24,15 @@ pub(crate) struct Plane {
     pub(crate) down_until: u64,
     /// What was published last and not taken up yet: only the newest counts.
     pub(crate) waiting: Option<(u32, Arc<Snapshot>)>,
+    /// Requests that wait for a replica, and how many ever have.
+    pub(crate) held: Vec<Held>,
+    pub(crate) held_so_far: u64,
+    /// Responses so far, of each service.
+    pub(crate) responses: BTreeMap<ServiceName, u64>,
     /// A number for each report: an older one never overrules a newer one.
     pub(crate) reports: u64,
+    /// One is on its way.
+    pub(crate) is_report_due: bool,
 }
 
 impl Plane {
@@ -53,6 +62,11 @@ impl Plane {
         before.map(|before| (before, after))
     }
 
+    /// Whether the count of a service follows its load: its figures are told.
+    pub(crate) fn follows(&self, service: &ServiceName) -> bool {
+        self.snapshot.services.get(service).is_some_and(|routing| routing.demand.is_some())
+    }
+
     pub(crate) fn routes_to(&self, name: &ReplicaName) -> bool {
         self.snapshot.endpoints().any(|endpoint| endpoint.replica == *name)
     }
@@ -66,7 +80,19 @@ impl Plane {
                 (name.clone(), EndpointReport { in_flight: in_flight(name), ..EndpointReport::default() })
             })
             .collect();
-        Report { acknowledged: self.snapshot.generation, endpoints, ..Report::default() }
+        let told = self.snapshot.services.iter().filter(|(_, routing)| routing.demand.is_some());
+        let services = told.map(|(name, _)| {
+            let (waiting, responses) =
+                (self.waiting_for(name), self.responses.get(name).copied().unwrap_or_default());
+            (name.clone(), ServiceReport { waiting, responses, hottest_permille: None })
+        });
+        let (acknowledged, services) = (self.snapshot.generation, services.collect());
+        Report { acknowledged, endpoints, services, epoch: u64::from(self.life), ..Report::default() }
+    }
+
+    /// How many requests of a service wait for a replica.
+    pub(crate) fn waiting_for(&self, service: &ServiceName) -> u32 {
+        self.held.iter().filter(|held| held.service == *service).count() as u32
     }
 
     /// A request for a key begins; none if nobody serves.
@@ -104,6 +130,8 @@ impl Plane {
     pub(crate) fn die(&mut self) {
         self.life += 1;
         self.in_flight.clear();
+        self.held.clear();
+        self.responses.clear();
         self.left_out_at.clear();
     }
 }

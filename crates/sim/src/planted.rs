@@ -18,19 +18,22 @@ pub(crate) use has;
 #[cfg(feature = "planted")]
 pub use bugs::Bug;
 #[cfg(feature = "planted")]
-pub(crate) use bugs::{distort, distort_plan, distort_saving, distort_statuses};
+pub(crate) use bugs::{
+    distort, distort_count, distort_plan, distort_rollouts, distort_saving, distort_statuses,
+};
 
 #[cfg(feature = "planted")]
 mod bugs {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use ringmaster_core::ServiceName;
+    use ringmaster_core::autoscale::Decided;
     use ringmaster_core::desired::Desired;
     use ringmaster_core::observed::{Observed, ReplicaState};
     use ringmaster_core::plan::{Action, CreateReason, Plan, RemoveReason, RepairReason};
     use ringmaster_core::status::{ConditionKind, ServiceStatus};
     use ringmaster_core::world::Pass;
+    use ringmaster_core::{Reason, ServiceName};
 
     use crate::fault::named;
     use crate::store::Saving;
@@ -96,6 +99,24 @@ mod bugs {
             OneHoldsUpAll => "one-holds-up-all",
             /// A deleted service is never forgotten.
             NeverFinishes => "never-finishes",
+            /// A release that has failed is not given up.
+            NeverGivesUp => "never-gives-up",
+            /// A release that has failed is gone back to.
+            GoesBackToTheBad => "goes-back-to-the-bad",
+            /// After a restart it is not known what was ready.
+            ForgetsWhatWasReady => "forgets-what-was-ready",
+            /// A release counts as ready as a whole once one replica is.
+            ReadyTooSoon => "ready-too-soon",
+            /// A count goes beyond its bounds.
+            ScalesBeyond => "scales-beyond",
+            /// A count goes down without waiting for its window.
+            ScalesDownAtOnce => "scales-down-at-once",
+            /// A count goes down although the last step down still drains.
+            ScalesUnderDrain => "scales-under-drain",
+            /// A service at zero stays there.
+            NeverWakes => "never-wakes",
+            /// Requests that wait for a replica are not told.
+            ForgetsTheHeld => "forgets-the-held",
             /// Scaling down takes the lowest place, and not the highest.
             RemovesTheWrongOne => "removes-the-wrong-one",
         }
@@ -214,6 +235,35 @@ mod bugs {
                     }
                 }
             }
+            _ => {}
+        }
+    }
+
+    /// Changes how far rollouts have come; none if it does not.
+    pub(crate) fn distort_rollouts(bug: Option<Bug>, plan: &Plan) -> Option<Plan> {
+        if bug != Some(Bug::ReadyTooSoon) {
+            return None;
+        }
+        let mut distorted = plan.clone();
+        for (progress, stage) in distorted.rollouts.values_mut().filter(|(progress, _)| progress.updated > 0)
+        {
+            (progress.available, *stage) = (1, ringmaster_core::rollout::Stage::Complete);
+        }
+        Some(distorted)
+    }
+
+    /// Changes a count that was decided on.
+    pub(crate) fn distort_count(bug: Option<Bug>, decided: &mut Decided) {
+        let (from, wanted) = (decided.from, &mut decided.now.wanted);
+        match (bug, decided.now.reason) {
+            (Some(Bug::ScalesBeyond), _) if decided.is_to_set && *wanted > from => *wanted += 100,
+            (Some(Bug::ScalesDownAtOnce), Reason::ScaleDownStabilized)
+            | (Some(Bug::ScalesUnderDrain), Reason::ScaleDownDraining)
+                if from > 1 =>
+            {
+                (*wanted, decided.is_to_set) = (from - 1, true);
+            }
+            (Some(Bug::NeverWakes), Reason::Woken) => decided.is_to_set = false,
             _ => {}
         }
     }

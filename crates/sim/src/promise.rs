@@ -33,12 +33,18 @@ named! {
         S13 => "S13 rest: nothing is done when all is as desired",
         /// Failures are answered by waits that grow.
         S14 => "S14 backoff: retries are bounded",
+        /// What counts as ready as a whole was so, and only to that does a service go back.
+        S15 => "S15 rollback: only to what was ready as a whole",
         /// A plan depends on nothing but what is observed, in whatever order.
         S16 => "S16 determinism: same input, same plan",
         /// No secret in a status.
         S17 => "S17 secrets: none in a status",
         /// What is acted on is what was meant, even if its id was given to another.
         S18 => "S18 identity: acts on what was meant",
+        /// A count that follows the load stays within its bounds, and the next step down waits for the drain of the last.
+        S19 => "S19 autoscaling: within its bounds, one drain after the other",
+        /// A count that went up goes down by load only one window later.
+        S20 => "S20 steadiness: no count goes up and down within its window",
         /// What is desired comes true.
         L1 => "L1 convergence: what is desired comes true",
         /// Then it stays so.
@@ -49,8 +55,11 @@ named! {
         L4 => "L4 no strays: every replica is used, removed or reported",
         /// Every drain ends.
         L5 => "L5 drains end",
-        /// One replica that is bad for good does not keep the others from being as desired, and is reported.
-        L6 => "L6 one bad replica: the others come true, and it is reported",
+        /// One replica that is bad for good does not keep the others from being as desired, and is reported. A release that
+        /// is bad for good is given up.
+        L6 => "L6 what is bad: the others come true, a bad release is given up",
+        /// A request to a service at zero is answered within its deadline.
+        L9 => "L9 waking: a request to a service at zero is answered",
         /// There and back again is as if nothing had been.
         L8 => "L8 there and back: A, B, A is A",
     }

@@ -37,7 +37,7 @@ impl Simulation<'_> {
         }
         self.check_surge(&c.desired, observed, &pass.plan);
         self.check_intent(&pass.plan);
-        if c.passes.is_multiple_of(16) {
+        if c.passes.is_multiple_of(64) {
             // What was published meanwhile counts already: both plans are made anew.
             let mut turned = observed.clone();
             turned.replicas.reverse();

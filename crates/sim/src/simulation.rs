@@ -5,19 +5,22 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use ringmaster_core::spec::ServiceSpec;
-use ringmaster_core::{ReplicaName, ServiceName};
+use ringmaster_core::{ReplicaName, Revision, ServiceName};
 
 use crate::controller::Controller;
 use crate::engine::Engine;
 use crate::event::{Due, Event};
 use crate::fault::{Boundary, Fault, Faults, Site};
+use crate::load::LOAD_PERIOD;
 use crate::plane::Plane;
-use crate::promise::Checks;
+use crate::promise::{Checks, Promise};
 use crate::random::{Random, scatter};
 use crate::store::{Edit, Saving, Store};
 
 /// Virtual time of the first event, so that a clock may jump back.
 pub(crate) const BASE: u64 = 100_000_000;
+/// More events than a run ever has.
+const STEPS_MAX: u64 = 200_000;
 /// Time between two requests, and between two points at which anything may happen.
 const REQUEST_PERIOD: u64 = 700;
 const IDLE_PERIOD: u64 = 2_500;
@@ -74,6 +77,14 @@ pub(crate) struct Simulation<'a> {
     pub(crate) steps: u64,
     pub(crate) struck: BTreeMap<(Fault, Boundary), u64>,
     pub(crate) healed_at: Option<u64>,
+    /// Services whose count follows their load have any.
+    pub(crate) is_loaded: bool,
+    /// How many requests at a time each of them has.
+    pub(crate) levels: BTreeMap<ServiceName, u32>,
+    /// Every release that was seen to be ready as a whole.
+    pub(crate) ready_releases: BTreeSet<(ServiceName, Revision)>,
+    /// Services that must go back to what was ready, by themselves.
+    pub(crate) must_go_back: Vec<ServiceName>,
     pub(crate) had: BTreeSet<&'static str>,
     pub(crate) trace: Vec<String>,
 }
@@ -107,6 +118,10 @@ impl<'a> Simulation<'a> {
             steps: 0,
             struck: BTreeMap::new(),
             healed_at: None,
+            is_loaded: false,
+            levels: BTreeMap::new(),
+            ready_releases: BTreeSet::new(),
+            must_go_back: Vec::new(),
             had: BTreeSet::new(),
             trace: Vec::new(),
             setting,
@@ -115,6 +130,10 @@ impl<'a> Simulation<'a> {
         sim.after(1, Event::Start);
         sim.after(IDLE_PERIOD, Event::Idle);
         sim.after(REQUEST_PERIOD, Event::Request);
+        if sim.setting.services.values().any(|spec| spec.autoscale.is_some()) {
+            sim.is_loaded = sim.random.chance(450);
+            sim.after(LOAD_PERIOD, Event::Load);
+        }
         sim
     }
 
@@ -145,6 +164,9 @@ impl<'a> Simulation<'a> {
         self.now = at;
         self.checks.now = at - BASE;
         self.steps += 1;
+        if self.steps > STEPS_MAX {
+            self.checks.expect(Promise::S13, false, || format!("{STEPS_MAX} events, and no end: {event:?}"));
+        }
         self.take(event);
         if let Some(killed) = self.killed.take() {
             self.controller_ends(killed);
@@ -179,11 +201,19 @@ impl<'a> Simulation<'a> {
             Event::Report { number } => self.on_report(number),
             Event::PlaneBack => self.plane_back(),
             Event::Request => self.on_request(),
-            Event::RequestEnds { life, name } => {
-                if life == self.plane.life && self.plane.end(&name) {
+            Event::RequestEnds { life, name, count } => {
+                // All of them: the last may be one that somebody waits for.
+                let ended = |plane: &mut Plane| (0..count).fold(false, |last, _| plane.end(&name) | last);
+                let is_news = life == self.plane.life && ended(&mut self.plane);
+                if is_news || self.plane.follows(&name.service) {
                     self.report_soon();
                 }
             }
+            Event::Load => self.on_load(),
+            Event::HoldEnds { number } => self.on_hold_ends(number),
+            Event::SetCount { run, decided } => self.on_set_count(run, &decided),
+            Event::WriteReady { run } => self.on_write_ready(run),
+            Event::GiveUp { run, name, failed } => self.on_give_up(run, name, failed),
             Event::Edit(edit) => {
                 let saved = self.edit(&edit);
                 if let (Edit::Finish(_), false) = (&edit, saved) {
@@ -262,21 +292,26 @@ impl<'a> Simulation<'a> {
     /// Applies the manifest as it is given, as somebody does at the beginning and after the state was lost.
     pub(crate) fn apply_manifest(&mut self) {
         for (name, spec) in self.setting.services {
-            self.edit(&Edit::Put(name.clone(), Box::new(spec.clone())));
+            self.edit(&Edit::put(name.clone(), spec.clone()));
+        }
+    }
+
+    /// Something is about to be written: how that goes.
+    pub(crate) fn come_to_save(&mut self) -> Saving {
+        match self.come_to(Boundary::Save) {
+            Some(Fault::DiskFull) => Saving::Full,
+            Some(Fault::DiskTorn) => {
+                self.killed.get_or_insert(Killed::Process);
+                Saving::Torn
+            }
+            Some(Fault::SyncFails) => Saving::Unsynced,
+            _ => Saving::Good,
         }
     }
 
     /// Makes a change as somebody asks for it; false if it was refused, or changes nothing.
     pub(crate) fn edit(&mut self, edit: &Edit) -> bool {
-        let saving = match self.come_to(Boundary::Save) {
-            Some(Fault::DiskFull) => Saving::Full,
-            Some(Fault::DiskTorn) => Saving::Torn,
-            Some(Fault::SyncFails) => Saving::Unsynced,
-            _ => Saving::Good,
-        };
-        if saving == Saving::Torn {
-            self.killed.get_or_insert(Killed::Process);
-        }
+        let saving = self.come_to_save();
         let saved = self.save(edit, saving);
         if saved {
             self.store.mean(edit);
@@ -306,6 +341,7 @@ impl<'a> Simulation<'a> {
             use crate::promise::Promise::S7;
             self.checks.expect(S7, after > before, || format!("generation {after} comes after {before}"));
         }
+        self.release_held();
         self.report_soon();
     }
 
@@ -318,6 +354,9 @@ impl<'a> Simulation<'a> {
     }
 
     pub(crate) fn report_soon(&mut self) {
+        if std::mem::replace(&mut self.plane.is_report_due, true) {
+            return; // It tells what is when it is taken up.
+        }
         self.plane.reports += 1;
         let (number, delay) = (self.plane.reports, self.jitter(1, 15));
         self.after(delay, Event::Report { number });
@@ -345,14 +384,16 @@ impl<'a> Simulation<'a> {
         }
         self.plane.begin(&name);
         let life = self.plane.life;
-        self.after(takes, Event::RequestEnds { life, name });
+        self.after(takes, Event::RequestEnds { life, name, count: 1 });
     }
 }
 
 fn told(edit: &Edit) -> String {
     match edit {
-        Edit::Put(name, spec) => format!("{name} applied, {:?}", spec.template.env),
+        Edit::Put(name, spec, _) => format!("{name} applied, {:?}", spec.template.env),
+        Edit::GiveUp(name, failed) => format!("{name} back to {}", failed.1.revision),
         Edit::Scale(name, count) => format!("{name} scaled to {count}"),
+        Edit::Autoscale(name, count) => format!("{name} scaled to {count} by its load"),
         Edit::Delete(name) => format!("{name} deleted"),
         Edit::Finish(names) => {
             format!("{} forgotten", names.iter().map(ToString::to_string).collect::<String>())

@@ -6,20 +6,37 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringmaster_core::ServiceName;
-use ringmaster_core::desired::{Desired, DesiredService, ring_members};
+use ringmaster_core::desired::{Desired, DesiredService};
 use ringmaster_core::members::resize;
 use ringmaster_core::ring::RingState;
+use ringmaster_core::rollout::{FailedRelease, Ready, Release, Rollout};
 use ringmaster_core::spec::ServiceSpec;
 
 /// A change that somebody asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Edit {
-    /// A service as a manifest declares it.
-    Put(ServiceName, Box<ServiceSpec>),
+    /// A service as a manifest declares it; the flag insists on its template.
+    Put(ServiceName, Box<ServiceSpec>, bool),
     Scale(ServiceName, usize),
+    /// A count that follows from the load.
+    Autoscale(ServiceName, usize),
     Delete(ServiceName),
     /// What is deleted and gone is forgotten.
     Finish(Vec<ServiceName>),
+    /// A release that has failed is given up for another.
+    GiveUp(ServiceName, Box<(FailedRelease, Release)>),
+}
+
+impl Edit {
+    /// A service as a manifest declares it.
+    pub(crate) fn put(name: ServiceName, spec: ServiceSpec) -> Edit {
+        Edit::Put(name, Box::new(spec), false)
+    }
+
+    /// The same, insisted upon.
+    pub(crate) fn force(name: ServiceName, spec: ServiceSpec) -> Edit {
+        Edit::Put(name, Box::new(spec), true)
+    }
 }
 
 /// How saving ends.
@@ -45,6 +62,9 @@ pub(crate) struct Store {
     saved: Saved,
     /// What it may find instead: the change before an unsynced one.
     before: Option<Saved>,
+    /// What was ready, as it is known and as it is saved. A file of its own.
+    ready: Ready,
+    ready_saved: Ready,
     /// Runs of snapshot generations set aside so far.
     reserved: u64,
     /// A ring of each service over no members: making one anew may cost more than a whole run.
@@ -70,14 +90,23 @@ impl Store {
         let mut rings = self.rings.clone();
         desired.generation = desired.generation.next();
         let changed = match edit {
-            Edit::Put(name, spec) => self.put(&mut desired, &mut rings, name, spec),
-            Edit::Scale(name, count) => scale(&mut desired, &mut rings, name, *count),
+            Edit::Put(name, spec, force) => self.put(&mut desired, &mut rings, name, spec, *force),
+            // Where the count follows the load, nobody else sets it.
+            Edit::Scale(name, count) => {
+                !is_autoscaled(&desired, name) && scale(&mut desired, &mut rings, name, *count)
+            }
+            Edit::Autoscale(name, count) => scale(&mut desired, &mut rings, name, *count),
             Edit::Delete(name) => scale(&mut desired, &mut rings, name, 0) | mark_deleted(&mut desired, name),
             Edit::Finish(names) => {
                 let before = desired.services.len();
                 desired.services.retain(|name, service| !(service.deleting && names.contains(name)));
                 rings.retain(|name, _| desired.services.contains_key(name));
                 desired.services.len() != before
+            }
+            Edit::GiveUp(name, failed) => {
+                let (next, (failed, stable)) = (desired.generation, &**failed);
+                let service = desired.services.get_mut(name);
+                service.is_some_and(|service| service.give_up(failed.clone(), stable, next))
             }
         };
         if !changed || matches!(saving, Saving::Full | Saving::Torn) {
@@ -104,6 +133,28 @@ impl Store {
         }
         self.desired = Arc::clone(&self.saved.desired);
         self.rings.clone_from(&self.saved.rings);
+        self.ready.clone_from(&self.ready_saved);
+        self.ready.0.retain(|name, _| self.desired.services.contains_key(name));
+    }
+
+    /// Takes note that a release is ready as a whole.
+    pub(crate) fn note_ready(&mut self, name: &ServiceName, rollout: &Rollout, release: Release) {
+        self.ready.note(name, rollout, release);
+    }
+
+    /// Writes what was ready; false if that failed.
+    pub(crate) fn save_ready(&mut self, saving: Saving) -> bool {
+        let is_saved = !matches!(saving, Saving::Full | Saving::Torn);
+        if is_saved {
+            self.ready.0.retain(|name, _| self.desired.services.contains_key(name));
+            self.ready_saved.clone_from(&self.ready);
+        }
+        is_saved
+    }
+
+    /// The stable release of a service.
+    pub(crate) fn stable(&self, name: &ServiceName, rollout: &Rollout) -> Option<&Release> {
+        self.ready.stable(name, rollout)
     }
 
     /// The state folder is gone.
@@ -120,12 +171,12 @@ impl Store {
     /// Takes note of what somebody asked for and got.
     pub(crate) fn mean(&mut self, edit: &Edit) {
         match edit {
-            Edit::Put(name, _) | Edit::Scale(name, _) => {
+            Edit::Put(name, ..) | Edit::Scale(name, _) => {
                 let count = self.desired.services.get(name).map_or(0, |service| service.members.len());
                 self.meant.insert(name.clone(), count);
             }
             Edit::Delete(name) => drop(self.meant.remove(name)),
-            Edit::Finish(_) => {}
+            Edit::Finish(_) | Edit::GiveUp(..) | Edit::Autoscale(..) => {}
         }
     }
 
@@ -145,32 +196,29 @@ impl Store {
         rings: &mut BTreeMap<ServiceName, RingState>,
         name: &ServiceName,
         spec: &ServiceSpec,
+        force: bool,
     ) -> bool {
         let before = desired.services.get(name);
-        if before.is_some_and(|service| service.deleting) {
+        let refuses = |service: &DesiredService| {
+            let stable = self.stable(name, &service.rollout);
+            service.deleting || !force && service.check_template(&spec.template, stable).is_err()
+        };
+        if before.is_some_and(refuses) {
             return false;
         }
-        let live = before.map(|service| service.members.clone()).unwrap_or_default();
-        let count = spec.replicas.map_or(live.len().max(1), |count| count as usize);
-        let Ok(members) = resize(&live, count) else { return false };
         let Some(mut ring) = rings.remove(name).or_else(|| self.empty.get(name).cloned()) else {
             return false;
         };
-        if ring.update(&spec.balancing, &ring_members(name, &spec.balancing, &members)).is_err() {
-            return false;
-        }
-        let next = DesiredService {
-            spec: spec.clone(),
-            generation: desired.generation,
-            members,
-            ring: ring.ring(),
-            rollout: Default::default(),
-            deleting: false,
-        };
+        let declared = DesiredService::declare(name, before, spec.clone(), &mut ring, desired.generation);
+        let Ok((next, _)) = declared else { return false };
         rings.insert(name.clone(), ring);
         desired.services.insert(name.clone(), next);
         true
     }
+}
+
+fn is_autoscaled(desired: &Desired, name: &ServiceName) -> bool {
+    desired.services.get(name).is_some_and(|service| service.spec.autoscale.is_some())
 }
 
 fn scale(
@@ -184,15 +232,7 @@ fn scale(
         return false;
     };
     let Ok(members) = resize(&service.members, count) else { return false };
-    let balancing = &service.spec.balancing;
-    if service.deleting
-        || members == service.members
-        || ring.update(balancing, &ring_members(name, balancing, &members)).is_err()
-    {
-        return false;
-    }
-    (service.members, service.ring, service.generation) = (members, ring.ring(), generation);
-    true
+    !service.deleting && matches!(service.set_members(name, members, ring, generation), Ok(Some(_)))
 }
 
 fn mark_deleted(desired: &mut Desired, name: &ServiceName) -> bool {

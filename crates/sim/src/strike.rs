@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::fault::Fault;
 use crate::planted::has;
 use crate::random::Random;
+use crate::rollouts::{ENDS_WITHIN, Flaw};
 use crate::simulation::{Killed, Simulation};
 use crate::store::Edit;
 
@@ -112,13 +113,17 @@ impl Simulation<'_> {
             Fault::Restarted => {
                 container.state = ReplicaState::Running;
                 container.address = Some(address);
-                container.ready_at = now + 200;
+                container.ready_at = container.ready_at.map(|_| now + 200);
             }
             Fault::Renamed => container.engine_name = format!("somebodys-{number}"),
             Fault::Detached => container.address = None,
             Fault::Unhealthy => container.ailment = Ailment::Hangs,
             Fault::Flapping => container.ailment = Ailment::Until(now + random.between(200, 9_000)),
             _ => {}
+        }
+        let flaw = container.template.as_deref().and_then(Flaw::of);
+        if fault == Fault::Restarted && matches!(flaw, Some(Flaw::Crashes | Flaw::EndsSoon)) {
+            self.after(random.between(50, ENDS_WITHIN), Event::Exits(number));
         }
         self.touched(number);
         true
@@ -193,11 +198,12 @@ impl Simulation<'_> {
             name,
             engine_name,
             revision: Revision(revision.to_owned()),
+            template: None,
             host: None,
             state: ReplicaState::Running,
             address: None,
             created_at: Timestamp(self.now),
-            ready_at: self.now + 100,
+            ready_at: Some(self.now + 100),
             ailment: Ailment::None,
         };
         let Some(number) = self.engine.create(container) else { return false };
@@ -215,7 +221,7 @@ impl Simulation<'_> {
         match parsed {
             Ok(manifest) => {
                 for (name, declared) in manifest.services {
-                    self.after(1, Event::Edit(Edit::Put(name, Box::new(declared.spec))));
+                    self.after(1, Event::Edit(Edit::put(name, declared.spec)));
                 }
             }
             Err(_) if has!(self, AppliesWhatIsWrong) => {
@@ -231,7 +237,13 @@ impl Simulation<'_> {
 
     /// Somebody asks for something else.
     fn change_mind(&mut self, fault: Fault, random: &mut Random) -> bool {
-        let names: Vec<ServiceName> = self.setting.services.keys().cloned().collect();
+        let mut names: Vec<ServiceName> = self.setting.services.keys().cloned().collect();
+        if fault == Fault::Scaled {
+            // Where the count follows the load, this is refused, which says little.
+            let is_plain = |name: &ServiceName| self.setting.services[name].autoscale.is_none();
+            let plain = names.iter().filter(|name| is_plain(name)).cloned().collect();
+            names = if names.iter().any(is_plain) { plain } else { names };
+        }
         let name = names[random.below(names.len() as u64) as usize].clone();
         let mut spec = self.spec_of(&name);
         match fault {
@@ -244,11 +256,13 @@ impl Simulation<'_> {
             Fault::Deleted => {
                 self.after(1, Event::Edit(Edit::Delete(name.clone())));
                 let delay = random.between(2, DELETED_FOR_MAX);
-                self.after(delay, Event::Edit(Edit::Put(name, Box::new(spec))));
+                self.after(delay, Event::Edit(Edit::put(name, spec)));
                 return true;
             }
             Fault::TemplateBad => {
-                spec.template.env.insert("SIM_BAD".to_owned(), "1".to_owned());
+                let flaw = Flaw::ALL[random.below(Flaw::ALL.len() as u64) as usize];
+                let flaw = if flaw.shows(&spec.strategy) { flaw } else { Flaw::Crashes };
+                flaw.put_into(&mut spec.template);
             }
             _ => {
                 let version = random.below(3);
@@ -257,7 +271,8 @@ impl Simulation<'_> {
         }
         // Whoever changes a template leaves the live number of replicas as it is.
         spec.replicas = None;
-        self.after(1, Event::Edit(Edit::Put(name, Box::new(spec))));
+        let put = if random.chance(500) { Edit::force(name, spec) } else { Edit::put(name, spec) };
+        self.after(1, Event::Edit(put));
         true
     }
 
@@ -270,11 +285,11 @@ impl Simulation<'_> {
         changed.template.env.insert("SIM_VERSION".to_owned(), "scripted".to_owned());
         let back = spec.clone();
         self.after(2_000, Event::Edit(Edit::Scale(name.clone(), count + 1)));
-        self.after(4_000, Event::Edit(Edit::Put(name.clone(), Box::new(changed))));
+        self.after(4_000, Event::Edit(Edit::force(name.clone(), changed)));
         self.after(4_500, Event::Exits(1));
         self.after(9_000, Event::Edit(Edit::Scale(name.clone(), count)));
         self.after(11_000, Event::Edit(Edit::Delete(name.clone())));
-        self.after(14_000, Event::Edit(Edit::Put(name, Box::new(back))));
+        self.after(14_000, Event::Edit(Edit::put(name, back)));
     }
 
     /// A service as its manifest declares it.

@@ -1,4 +1,5 @@
-//! Counts that follow the load: what is measured goes to [`Autoscaler`], what it decides goes to the store.
+//! Counts that follow the load: what is measured goes to [`Scaling`](ringmaster_core::autoscale::Scaling), what it decides
+//! goes to the store.
 //!
 //! Deliberately absent: the decision (`core/autoscale.rs`), and replicas. A count is set as `scale` sets it, and the next
 //! pass sees it as a change of the desired state.
@@ -7,13 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmaster_core::autoscale::{AutoscaleStatus, Autoscaler, CpuSample, DECIDE_EVERY, Facts, Sample};
+use ringmaster_core::autoscale::{AutoscaleStatus, CpuSample, Decided, SetCount};
 use ringmaster_core::desired::{Desired, DesiredService};
 use ringmaster_core::observed::RuntimeId;
-use ringmaster_core::plan::{Plan, RemoveReason};
-use ringmaster_core::snapshot::Report;
-use ringmaster_core::status::ServiceStatus;
-use ringmaster_core::world::retry_delay;
+use ringmaster_core::plan::Plan;
 use ringmaster_core::{Generation, Reason, ReplicaName, ServiceName, Timestamp};
 use ringmaster_runtime::RuntimeError;
 use tracing::Instrument;
@@ -25,30 +23,11 @@ use crate::store::StoreError;
 /// Processor time is asked for this often, of services with a target for it.
 const CPU_EVERY: Duration = Duration::from_secs(2);
 
-/// All autoscaled services.
-#[derive(Debug, Default)]
-pub(super) struct Scaling {
-    services: BTreeMap<ServiceName, Service>,
-    epoch: u64,
-    stale: bool,
-}
+/// The questions for the processor time of each service that has a target for it.
+pub(super) type Cpus = BTreeMap<ServiceName, Cpu>;
 
 #[derive(Debug, Default)]
-struct Service {
-    scaler: Autoscaler,
-    status: Option<AutoscaleStatus>,
-    decided_at: Option<Timestamp>,
-    wake_at: Option<Timestamp>,
-    /// A count is being written.
-    scaling: bool,
-    failures: u32,
-    /// Until then no count is set: the last one could not be written.
-    not_before: Option<Timestamp>,
-    cpu: Cpu,
-}
-
-#[derive(Debug, Default)]
-struct Cpu {
+pub(super) struct Cpu {
     running: bool,
     asked_at: Option<Timestamp>,
     /// It could not be told, and people know.
@@ -63,82 +42,20 @@ pub(super) struct Scaled {
     result: Result<Option<Generation>, StoreError>,
 }
 
-impl Scaling {
-    /// Takes note of what the data plane reports.
-    pub(super) fn hear(&mut self, report: &Report, desired: &Desired, now: Timestamp) {
-        (self.epoch, self.stale) = (report.epoch, report.stale);
-        for (name, told) in &report.services {
-            let autoscaled = desired.services.get(name).is_some_and(|s| s.spec.autoscale.is_some());
-            if !autoscaled {
-                continue;
-            }
-            let in_flight = report.endpoints.iter().filter(|(replica, _)| replica.service == *name);
-            let sample = Sample {
-                at: now,
-                epoch: report.epoch,
-                in_flight: in_flight.map(|(_, endpoint)| endpoint.in_flight).sum(),
-                waiting: told.waiting,
-                responses: told.responses,
-                hottest_permille: told.hottest_permille,
-            };
-            self.services.entry(name.clone()).or_default().scaler.observe(sample);
-        }
-    }
-
-    /// When the next decision is due although nothing is heard.
-    pub(super) fn wake_at(&self) -> Option<Timestamp> {
-        self.services.values().filter_map(|service| service.wake_at).min()
-    }
-
-    /// Adds what was decided to what is told of services.
-    pub(super) fn tell(&self, statuses: &mut BTreeMap<ServiceName, ServiceStatus>) {
-        for (name, status) in statuses {
-            status.autoscale = self.services.get(name).and_then(|service| service.status.clone());
-        }
-    }
-}
-
 impl Reconciler {
     /// Decides about every autoscaled service for which it is time.
     pub(super) fn autoscale(&mut self, desired: &Desired, plan: &Plan, now: Timestamp) {
         let is_scaled = |service: &DesiredService| service.spec.autoscale.is_some() && !service.deleting;
-        self.scaling.services.retain(|name, _| desired.services.get(name).is_some_and(is_scaled));
+        self.cpus.retain(|name, _| desired.services.get(name).is_some_and(is_scaled));
         for (name, service) in desired.services.iter().filter(|(_, service)| is_scaled(service)) {
             self.ask_for_cpu(name, service, now);
-            self.decide(name, service, plan, now);
         }
-    }
-
-    fn decide(&mut self, name: &ServiceName, service: &DesiredService, plan: &Plan, now: Timestamp) {
-        let Some(spec) = &service.spec.autoscale else { return };
-        let stale = self.scaling.stale;
-        let own = self.scaling.services.entry(name.clone()).or_default();
-        let taken_out = |(replica, reason): (&ReplicaName, &RemoveReason)| {
-            replica.service == *name && *reason == RemoveReason::ScaledDown
-        };
-        let balancing = &service.spec.balancing;
-        let facts = Facts {
-            now,
-            current: service.members.len() as u32,
-            ready: plan.serving.get(name).map_or(0, BTreeMap::len) as u32,
-            draining: plan.draining.iter().any(taken_out),
-            stale,
-            has_affinity: balancing.policy.hashes() && balancing.bounded_load.is_none(),
-        };
-        own.wake_at = own.scaler.again_at(spec, &facts);
-        let is_due = own.decided_at.is_none_or(|at| now.since(at) >= DECIDE_EVERY) || facts.current == 0;
-        if !is_due {
-            return;
+        for Decided { service, from, before, now, is_to_set } in self.scaling.decide(desired, plan, now) {
+            self.tell_people(&service, before.as_ref(), &now);
+            if is_to_set {
+                self.set_count(service, from, now);
+            }
         }
-        let decision = own.scaler.decide(spec, &facts);
-        own.decided_at = Some(now);
-        let before = own.status.replace(decision.clone());
-        let may_set = !own.scaling && own.not_before.is_none_or(|at| at <= now);
-        if decision.wanted != facts.current && may_set {
-            own.scaling = true;
-            self.set_count(name.clone(), facts.current, decision.clone());
-        }
-        self.tell_people(name, before.as_ref(), &decision);
     }
 
     /// What people should know before they look, once.
@@ -174,12 +91,14 @@ impl Reconciler {
     pub(super) fn on_scaled(&mut self, scaled: Scaled) {
         let Scaled { service, from, decision, result } = scaled;
         let now = self.clock.now();
-        let Some(own) = self.scaling.services.get_mut(&service) else { return };
-        own.scaling = false;
+        let outcome = match &result {
+            Ok(Some(_)) => SetCount::Done,
+            Ok(None) => SetCount::Overtaken,
+            Err(_) => SetCount::Failed,
+        };
+        self.scaling.scaled(&service, from, decision.wanted, outcome, now);
         match result {
             Ok(Some(_)) => {
-                own.failures = 0;
-                own.scaler.scaled(now, from, decision.wanted);
                 let message = format!("from {from} to {} replicas: {}", decision.wanted, decision.message);
                 let reason = match decision.reason {
                     known @ (Reason::ScaledToZero | Reason::Woken) => known,
@@ -187,11 +106,8 @@ impl Reconciler {
                 };
                 self.timeline.normal(Some(&service), "service", reason, message);
             }
-            // It has changed meanwhile: the next decision is about what it is now.
-            Ok(None) => own.decided_at = None,
+            Ok(None) => {}
             Err(error) => {
-                own.failures += 1;
-                own.not_before = Some(now.after(retry_delay(own.failures)));
                 self.timeline.warning(Some(&service), "state", Reason::StateNotWritten, error.to_string());
             }
         }
@@ -206,7 +122,7 @@ impl Reconciler {
             .filter(|replica| replica.name.service == *name)
             .map(|replica| (replica.name.clone(), replica.id.clone()))
             .collect();
-        let cpu = &mut self.scaling.services.entry(name.clone()).or_default().cpu;
+        let cpu = self.cpus.entry(name.clone()).or_default();
         let is_due = cpu.asked_at.is_none_or(|at| now.since(at) >= CPU_EVERY);
         if !wanted || cpu.running || !is_due || replicas.is_empty() {
             return;
@@ -233,16 +149,16 @@ impl Reconciler {
     }
 
     pub(super) fn on_cpu_used(&mut self, service: &ServiceName, result: Result<CpuSample, RuntimeError>) {
-        let Some(own) = self.scaling.services.get_mut(service) else { return };
-        own.cpu.running = false;
+        let Some(cpu) = self.cpus.get_mut(service) else { return };
+        cpu.running = false;
         match result {
             Ok(sample) => {
-                own.cpu.failed = false;
-                own.scaler.observe_cpu(sample);
+                cpu.failed = false;
+                self.scaling.observe_cpu(service, sample);
             }
             Err(error) => {
                 // Said once, until it works again.
-                if !std::mem::replace(&mut own.cpu.failed, true) {
+                if !std::mem::replace(&mut cpu.failed, true) {
                     let message = format!("{error}; the count is not lowered meanwhile");
                     self.timeline.warning(Some(service), "service", Reason::FailedGetMetrics, message);
                 }

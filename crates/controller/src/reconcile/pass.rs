@@ -217,7 +217,8 @@ impl Reconciler {
                     return Some(Action::Create { name, host, revision, reason });
                 }
                 let service = desired.services.get(&name.service)?;
-                let (template, content_id) = self.content(&name.service, service, &revision)?;
+                let (template, content_id) = self.world.content(&name.service, service, &revision)?;
+                let (template, content_id) = (template.clone(), content_id.to_owned());
                 self.timeline.normal(
                     Some(&name.service),
                     &name.short(),

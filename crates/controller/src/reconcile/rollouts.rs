@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ringmaster_core::desired::{Desired, DesiredService};
+use ringmaster_core::desired::Desired;
 use ringmaster_core::observed::Observed;
 use ringmaster_core::plan::Plan;
-use ringmaster_core::rollout::{FailedRelease, Release, Stage, failure};
-use ringmaster_core::spec::Template;
+use ringmaster_core::rollout::{FailedRelease, Release, Stage, judge};
 use ringmaster_core::status::ServiceStatus;
-use ringmaster_core::{Generation, Reason, Revision, ServiceName, Timestamp};
+use ringmaster_core::world::Noted;
+use ringmaster_core::{Generation, Reason, ServiceName, Timestamp};
 
 use super::Reconciler;
 use super::tasks::Done;
@@ -21,34 +21,14 @@ impl Reconciler {
     /// Takes note of releases that are ready as a whole, before anybody is told so: whoever hears of it may change the
     /// template at once.
     pub(super) fn note_ready(&mut self, desired: &Desired, observed: &mut Observed, plan: &Plan) {
-        if observed.list_error.is_some() {
-            return;
-        }
-        for (name, service) in &desired.services {
-            let (progress, stage) = plan.rollouts.get(name).copied().unwrap_or_default();
-            let Some(Ok(revision)) = observed.revisions.get(name) else { continue };
-            if stage != Stage::Complete || progress.available == 0 {
-                continue;
+        for Noted { service: name, release, is_another } in self.world.note_ready(desired, observed, plan) {
+            if is_another {
+                let message = format!("every replica is of revision {}, and ready", release.revision);
+                self.timeline.normal(Some(&name), "service", Reason::RolloutComplete, message);
+                figures::rollout_ended(&name, "complete");
             }
-            let Some((template, content_id)) = self.content(name, service, revision) else { continue };
-            let release = Release {
-                revision: revision.clone(),
-                content_id,
-                template,
-                restarted_at: service.rollout.restarted_at,
-                generation: service.rollout.since,
-            };
-            let before = observed.stable.insert(name.clone(), release.clone());
-            if before.as_ref() == Some(&release) {
-                continue;
-            }
-            if before.is_none_or(|before| before.revision != release.revision) {
-                let message = format!("every replica is of revision {revision}, and ready");
-                self.timeline.normal(Some(name), "service", Reason::RolloutComplete, message);
-                figures::rollout_ended(name, "complete");
-            }
-            self.world.stable.insert(name.clone(), (service.rollout.noted_from, release.clone()));
-            self.store.note_ready(name, &service.rollout, release);
+            let Some(service) = desired.services.get(&name) else { continue };
+            self.store.note_ready(&name, &service.rollout, release);
             self.ready_unwritten = true;
         }
     }
@@ -79,23 +59,18 @@ impl Reconciler {
         before: &BTreeMap<ServiceName, ServiceStatus>,
         now: &BTreeMap<ServiceName, ServiceStatus>,
     ) -> Option<Timestamp> {
-        let (mut look_at, mut failing) = (Vec::new(), BTreeSet::new());
-        for (name, service) in &desired.services {
+        for name in desired.services.keys() {
             let Some(status) = now.get(name) else { continue };
             self.tell_stage(name, before.get(name), status);
-            let stage = status.rollout.stage;
-            if stage == Stage::Progressing {
-                look_at.push(status.progressed_at.after(service.spec.strategy.progress_deadline.0));
-            }
-            let stalled_for = observed.now.since(status.progressed_at);
-            if let Some(why) = failure(name, service, observed, stage, stalled_for) {
-                self.give_up(name, service, observed, why);
-                failing.insert(name.clone());
-            }
+        }
+        let judged = judge(desired, observed, now);
+        let failing: BTreeSet<ServiceName> = judged.failed.iter().map(|(name, ..)| name.clone()).collect();
+        for (name, failed, stable) in judged.failed {
+            self.give_up(name, failed, stable);
         }
         // What need not be given up any more is not tried again.
         self.giving_up.retain(|name, writing| writing.is_running() || failing.contains(name));
-        look_at.into_iter().filter(|at| *at > observed.now).min()
+        judged.look_at
     }
 
     fn tell_stage(&self, name: &ServiceName, before: Option<&ServiceStatus>, status: &ServiceStatus) {
@@ -121,24 +96,14 @@ impl Reconciler {
         }
     }
 
-    fn give_up(&mut self, name: &ServiceName, service: &DesiredService, observed: &Observed, why: String) {
-        let Some(stable) = observed.stable.get(name).cloned() else { return };
-        if !self.giving_up.entry(name.clone()).or_default().begin() {
+    fn give_up(&mut self, service: ServiceName, failed: FailedRelease, stable: Release) {
+        if !self.giving_up.entry(service.clone()).or_default().begin() {
             return;
         }
-        let failed = FailedRelease {
-            revision: observed.revisions.get(name).and_then(|revision| revision.as_ref().ok()).cloned(),
-            template: service.spec.template.clone(),
-            generation: service.rollout.since,
-            at: observed.now,
-            why: why.clone(),
-            // The store knows which it will be.
-            given_up_in: Generation::default(),
-            back_to: stable.generation,
-        };
-        let (store, service) = (Arc::clone(&self.store), name.clone());
+        let store = Arc::clone(&self.store);
         self.tasks.spawn_blocking(move || {
-            let (back_to, result) = (stable.generation, store.give_up(&service, failed, &stable));
+            let (back_to, why) = (stable.generation, failed.why.clone());
+            let result = store.give_up(&service, failed, &stable);
             Done::GivenUp { service, why, back_to, result }
         });
     }
@@ -165,22 +130,6 @@ impl Reconciler {
             Err(error) => {
                 let message = format!("{service} cannot go back to revision {back_to}: {error}");
                 self.timeline.warning(Some(service), "service", Reason::StateNotWritten, message);
-            }
-        }
-    }
-
-    /// The template and the content that a revision of a service stands for, as long as it is wanted or stable.
-    pub(super) fn content(
-        &self,
-        name: &ServiceName,
-        service: &DesiredService,
-        revision: &Revision,
-    ) -> Option<(Template, String)> {
-        match self.world.resolutions.content_id(name, revision) {
-            Some(content_id) => Some((service.spec.template.clone(), content_id.to_owned())),
-            None => {
-                let (_, stable) = self.world.stable.get(name)?;
-                (stable.revision == *revision).then(|| (stable.template.clone(), stable.content_id.clone()))
             }
         }
     }

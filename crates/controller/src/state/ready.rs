@@ -1,40 +1,12 @@
-//! Which releases of each service were ready as a whole: what a service may go back to.
+//! Which releases of each service were ready as a whole ([`ringmaster_core::rollout::Ready`]), on disk.
 //!
 //! Seen, not decided, so it is a file of its own beside the revisions. It may lag behind: what is lost is seen again.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use ringmaster_core::rollout::Release;
-use ringmaster_core::{Generation, ServiceName};
-use serde::{Deserialize, Serialize};
+use ringmaster_core::rollout::Ready;
 
 use super::{StateDir, StateError, read_whole, seal, write_atomically};
-
-/// So many releases of a service are kept.
-const RELEASES_KEPT: usize = 40;
-
-/// The releases of one service.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ReadyReleases {
-    /// Since when they have been noted: a service that was deleted and made again is another one.
-    pub noted_from: Generation,
-    /// Each template once, by when it was ready last; the last one is the stable release.
-    pub releases: Vec<Release>,
-}
-
-/// The releases of every service.
-pub type Ready = BTreeMap<ServiceName, ReadyReleases>;
-
-impl ReadyReleases {
-    /// Adds a release that is ready now.
-    pub fn note(&mut self, release: Release) {
-        self.releases.retain(|earlier| earlier.template != release.template);
-        self.releases.push(release);
-        self.releases.drain(..self.releases.len().saturating_sub(RELEASES_KEPT));
-    }
-}
 
 impl StateDir {
     /// What was written; nothing if nothing was.
@@ -62,8 +34,9 @@ pub fn save(path: &std::path::Path, ready: &Ready) -> Result<(), StateError> {
 
 #[cfg(test)]
 mod tests {
-    use ringmaster_core::Revision;
+    use ringmaster_core::rollout::{ReadyReleases, Release};
     use ringmaster_core::spec::Template;
+    use ringmaster_core::{Generation, Revision, ServiceName};
 
     use super::*;
 
@@ -80,26 +53,13 @@ mod tests {
     }
 
     #[test]
-    fn each_template_is_kept_once_and_what_is_stable_is_never_dropped() {
-        let mut ready = ReadyReleases { noted_from: Generation(1), releases: Vec::new() };
-        for number in 0..100 {
-            ready.note(release(&format!("x:{number}"), number));
-            ready.note(release("x:first", number));
-        }
-        assert_eq!((ready.releases.len(), ready.releases.last().unwrap().generation.0), (RELEASES_KEPT, 99));
-        assert_eq!(ready.releases.last().unwrap().template.image.as_deref(), Some("x:first"));
-    }
-
-    #[test]
     fn it_is_read_as_it_was_written_and_damage_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
-        assert_eq!(state.load_ready(), Ok(Ready::new()));
+        assert_eq!(state.load_ready(), Ok(Ready::default()));
         let releases = vec![release("x", 3)];
-        let ready = Ready::from([(
-            ServiceName::new("web").unwrap(),
-            ReadyReleases { noted_from: Generation(1), releases },
-        )]);
+        let releases = ReadyReleases { noted_from: Generation(1), releases };
+        let ready = Ready([(ServiceName::new("web").unwrap(), releases)].into());
         save(&state.ready_path(), &ready).unwrap();
         assert_eq!(state.load_ready(), Ok(ready));
         let whole = std::fs::read(state.ready_path()).unwrap();

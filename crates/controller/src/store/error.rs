@@ -1,6 +1,7 @@
 //! Why a change of the desired state was refused.
 
 use ringmaster_core::ServiceName;
+use ringmaster_core::desired::ChangeError;
 use ringmaster_core::manifest::{ManifestErrors, RouteConflict};
 use ringmaster_core::members::MembersError;
 use ringmaster_core::ring::RingError;
@@ -64,6 +65,15 @@ pub enum StoreError {
     /// It could not be persisted.
     #[error("the change could not be saved, nothing was applied: {0}")]
     State(#[from] StateError),
+}
+
+impl From<ChangeError> for StoreError {
+    fn from(error: ChangeError) -> StoreError {
+        match error {
+            ChangeError::Members(error) => error.into(),
+            ChangeError::Ring(error) => error.into(),
+        }
+    }
 }
 
 impl StoreError {

@@ -5,12 +5,11 @@ use std::hash::{BuildHasher, Hasher};
 
 use ringmaster_core::manifest::route_conflicts;
 use ringmaster_core::ring::stats::Spread;
-use ringmaster_core::rollout::Rollout;
 use ringmaster_core::spec::ServiceSpec;
 
 use super::{
     Change, DesiredService, Draft, Generation, Member, RingState, ServiceChange, ServiceName, StoreError,
-    Traffic, members, ring_members,
+    Traffic,
 };
 
 impl Draft {
@@ -35,41 +34,14 @@ impl Draft {
             Some(service) if service.deleting => return Err(StoreError::Deleting(name)),
             found => found.cloned(),
         };
-        let live = before.as_ref().map_or(&[][..], |service| &service.members);
-        let default = if before.is_some() { live.len() } else { 1 };
-        let count = match &spec.autoscale {
-            // The count is the autoscaler's; a new service begins where it is asked to.
-            Some(scale) => {
-                let begin = spec.replicas.unwrap_or(scale.min_replicas);
-                scale.nearest(if before.is_some() { live.len() as u32 } else { begin }) as usize
-            }
-            None => spec.replicas.map_or(default, |count| count as usize),
-        };
-        let members = members::resize(live, count)?;
-        let rollout = before.as_ref().is_some_and(|before| before.spec.template != spec.template);
-        let same_spec = before.as_ref().is_some_and(|b| {
-            ServiceSpec { replicas: None, ..b.spec.clone() } == ServiceSpec { replicas: None, ..spec.clone() }
-        });
-        let same_members = before.as_ref().is_some_and(|before| before.members == members);
         let mut ring = match self.rings.get(&name) {
             Some(ring) => ring.clone(),
             None => RingState::new(&spec.balancing, random_seed())?,
         };
-        let moved = ring.update(&spec.balancing, &ring_members(&name, &spec.balancing, &members))?;
-        let unchanged = same_spec && same_members;
-        let fresh = || Rollout { since: generation, noted_from: generation, ..Rollout::default() };
-        let mut decided = before.as_ref().map_or_else(fresh, |before| before.rollout.clone());
-        if rollout {
-            decided.begin(generation);
-        }
-        let after = DesiredService {
-            spec,
-            generation: before.as_ref().filter(|_| unchanged).map_or(generation, |before| before.generation),
-            members,
-            ring: ring.ring(),
-            rollout: decided,
-            deleting: false,
-        };
+        let (after, moved) = DesiredService::declare(&name, before.as_ref(), spec, &mut ring, generation)?;
+        let unchanged =
+            before.as_ref().is_some_and(|b| b.is_as_declared(&after.spec) && b.members == after.members);
+        let rollout = before.as_ref().is_some_and(|before| before.spec.template != after.spec.template);
         let spread = |service: &DesiredService| Spread::of(&service.ring.shares()).max_over_mean;
         let change = ServiceChange {
             name: name.clone(),
@@ -104,15 +76,8 @@ impl Draft {
     ) -> Result<bool, StoreError> {
         let service = self.desired.services.get_mut(name).expect("the caller looked it up");
         let ring = self.rings.get_mut(name).expect("every service has a ring");
-        if service.members == members {
-            return Ok(false);
-        }
-        let moved =
-            ring.update(&service.spec.balancing, &ring_members(name, &service.spec.balancing, &members))?;
+        let Some(moved) = service.set_members(name, members, ring, generation)? else { return Ok(false) };
         self.moved.insert(name.clone(), moved.share);
-        service.ring = ring.ring();
-        service.members = members;
-        service.generation = generation;
         Ok(true)
     }
 

@@ -10,7 +10,6 @@ use ringmaster_core::spec::Template;
 use ringmaster_core::{Generation, ServiceName};
 use thiserror::Error;
 
-use super::rollout::is_under_way;
 use super::{Draft, Inner, Store, StoreError};
 use crate::state::History;
 
@@ -105,7 +104,7 @@ impl Store {
         let mut draft = inner.draft();
         let service = draft.service(name)?;
         let ready = self.ready.of(name, &service.rollout);
-        let stable = ready.last().filter(|_| is_under_way(service, ready.last()));
+        let stable = ready.last().filter(|_| service.is_under_way(ready.last()));
         let mut restarted_at = service.rollout.restarted_at;
         let (revision, template) = match (revision, stable) {
             (Some(revision), _) => {

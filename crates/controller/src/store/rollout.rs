@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ringmaster_core::api::{RolloutAction, RolloutResponse};
-use ringmaster_core::desired::DesiredService;
-use ringmaster_core::rollout::{FailedRelease, Release, Rollout};
-use ringmaster_core::spec::{ServiceSpec, Template};
+use ringmaster_core::rollout::{FailedRelease, Ready, Release, Rollout, TemplateRefused};
+use ringmaster_core::spec::ServiceSpec;
 use ringmaster_core::{Generation, Revision, ServiceName, Timestamp};
 use thiserror::Error;
 
 use super::{Draft, Store, StoreError};
-use crate::state::{Ready, ReadyReleases, StateError, save_ready};
+use crate::state::{StateError, save_ready};
 
 /// Why a rollout cannot begin, or not be changed so. Nothing was changed.
 #[derive(Debug, Error)]
@@ -71,51 +70,28 @@ impl ReadyFile {
     fn known(&self) -> MutexGuard<'_, Ready> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
     /// The releases of a service in its present life, by when they were ready last.
     pub(super) fn of(&self, name: &ServiceName, rollout: &Rollout) -> Vec<Release> {
-        let known = self.known();
-        let ready = known.get(name).filter(|ready| ready.noted_from == rollout.noted_from);
-        ready.map_or_else(Vec::new, |ready| ready.releases.clone())
+        self.known().of(name, rollout).to_vec()
     }
 
     /// The stable release of a service.
     pub(super) fn stable(&self, name: &ServiceName, rollout: &Rollout) -> Option<Release> {
-        self.of(name, rollout).pop()
+        self.known().stable(name, rollout).cloned()
     }
 }
 
-/// Whether a service is on its way from its stable release to another.
-pub(super) fn is_under_way(service: &DesiredService, stable: Option<&Release>) -> bool {
-    let differs = |stable: &Release| {
-        stable.template != service.spec.template || stable.restarted_at != service.rollout.restarted_at
-    };
-    !service.members.is_empty() && stable.is_some_and(differs)
-}
-
-/// Whether a service may take up `template`, unless that is insisted upon.
-fn check_template(
-    name: &ServiceName,
-    service: &DesiredService,
-    template: &Template,
-    stable: Option<&Release>,
-) -> Result<(), RolloutError> {
-    if service.spec.template == *template {
-        return Ok(());
-    }
-    if let Some(failed) = service.rollout.failed.as_ref().filter(|failed| failed.template == *template) {
-        return Err(RolloutError::FailedBefore {
-            service: name.clone(),
-            generation: failed.generation,
-            why: failed.why.clone(),
-            back_to: failed.back_to,
-        });
-    }
-    // Back to what is stable is always possible.
-    let goes_back = stable.is_some_and(|stable| stable.template == *template);
-    match is_under_way(service, stable) && !goes_back {
-        true => Err(RolloutError::UnderWay(name.clone())),
-        false => Ok(()),
+impl RolloutError {
+    fn of(name: &ServiceName, refused: TemplateRefused<'_>) -> RolloutError {
+        match refused {
+            TemplateRefused::UnderWay => RolloutError::UnderWay(name.clone()),
+            TemplateRefused::FailedBefore(failed) => RolloutError::FailedBefore {
+                service: name.clone(),
+                generation: failed.generation,
+                why: failed.why.clone(),
+                back_to: failed.back_to,
+            },
+        }
     }
 }
 
@@ -131,7 +107,8 @@ impl Store {
         let live = draft.desired.services.get(name).filter(|service| !service.deleting && !force);
         let Some(service) = live else { return Ok(()) };
         let stable = self.ready.stable(name, &service.rollout);
-        Ok(check_template(name, service, &spec.template, stable.as_ref())?)
+        let checked = service.check_template(&spec.template, stable.as_ref());
+        Ok(checked.map_err(|refused| RolloutError::of(name, refused))?)
     }
 
     /// The last release of a service of which every replica was ready.
@@ -141,14 +118,7 @@ impl Store {
 
     /// Takes note that every replica of a service is of this release, and ready. [`Store::save_ready`] writes it.
     pub fn note_ready(&self, name: &ServiceName, rollout: &Rollout, release: Release) {
-        let noted_from = rollout.noted_from;
-        let mut known = self.ready.known();
-        let fresh = || ReadyReleases { noted_from, releases: Vec::new() };
-        let ready = known.entry(name.clone()).or_insert_with(fresh);
-        if ready.noted_from != noted_from {
-            *ready = fresh();
-        }
-        ready.note(release);
+        self.ready.known().note(name, rollout, release);
     }
 
     /// Writes what was ready. Waits for the disk.
@@ -160,7 +130,7 @@ impl Store {
         let desired = self.desired();
         let known = {
             let mut known = self.ready.known();
-            known.retain(|name, _| desired.services.contains_key(name));
+            known.0.retain(|name, _| desired.services.contains_key(name));
             known.clone()
         };
         save_ready(&self.ready.path, &known)
@@ -183,7 +153,7 @@ impl Store {
         let next = draft.desired.generation.next();
         let service = draft.live_mut(name)?;
         let stable = self.ready.stable(name, &service.rollout);
-        let under_way = is_under_way(service, stable.as_ref()) || rolling.is_some();
+        let under_way = service.is_under_way(stable.as_ref()) || rolling.is_some();
         let has_canary = service.spec.strategy.canary.is_some();
         let canary =
             rolling.filter(|revision| has_canary && service.rollout.promoted.as_ref() != Some(revision));
@@ -229,14 +199,9 @@ impl Store {
         let mut draft = inner.draft();
         let next = draft.desired.generation.next();
         let Ok(service) = draft.live_mut(name) else { return Ok(None) };
-        if service.rollout.since != failed.generation || service.spec.template != failed.template {
+        if !service.give_up(failed, stable, next) {
             return Ok(None);
         }
-        service.spec.template = stable.template.clone();
-        service.rollout.begin(next);
-        service.rollout.restarted_at = stable.restarted_at;
-        service.rollout.failed = Some(FailedRelease { given_up_in: next, ..failed });
-        service.generation = next;
         draft.desired.generation = next;
         inner.commit(draft, &self.published)?;
         Ok(Some(next))

@@ -119,6 +119,7 @@ impl World {
         for (service, _, _) in due.iter().filter(|(_, _, changed)| *changed) {
             // Until it is known, whatever runs is good enough, and nothing new is created.
             self.revisions.remove(service);
+            self.history.forgive(service);
         }
         due.into_iter().map(|(service, template, _)| (service, template)).collect()
     }

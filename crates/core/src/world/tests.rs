@@ -101,6 +101,23 @@ fn what_wears_the_name_of_another_does_not_count_and_is_told_once() {
 }
 
 #[test]
+fn what_was_taken_for_a_replica_while_that_was_made_goes_without_news_of_it() {
+    // Found by the simulation: a copy of labels that was listed before its original.
+    let copy = RuntimeReplica {
+        id: RuntimeId("a".to_owned()),
+        engine_name: "somebodys".to_owned(),
+        ..replica("web-0-0")
+    };
+    let mut world = World::default();
+    let list = world.begin_list();
+    world.end_list(list, vec![copy]);
+    world.created(replica("web-0-0"));
+    assert_eq!(world.replicas().count(), 1, "two of one name would take turns at its probes");
+    let list = world.begin_list();
+    assert_eq!(world.end_list(list, vec![replica("web-0-0")]), [], "web-0-0 lives");
+}
+
+#[test]
 fn whoever_takes_over_a_name_is_judged_anew() {
     let mut world = World::default();
     let list = world.begin_list();

@@ -8,9 +8,9 @@ use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use ringmaster_client::Client;
 use ringmaster_core::api::{Overview, ServiceView};
-use ringmaster_core::rollout::{FailedRelease, Stage};
+use ringmaster_core::rollout::Stage;
 use ringmaster_core::spec::Rollback;
-use ringmaster_core::status::{ConditionKind, Phase};
+use ringmaster_core::status::{ConditionKind, FailedStatus, Phase};
 use ringmaster_core::{Generation, Reason, ServiceName};
 use tokio::time::Instant;
 
@@ -89,8 +89,8 @@ pub(crate) fn held(service: &ServiceView) -> Option<String> {
 }
 
 /// That a release was given up, and why.
-pub(crate) fn rolled_back(name: &ServiceName, failed: &FailedRelease) -> String {
-    let FailedRelease { generation, back_to, why, .. } = failed;
+pub(crate) fn rolled_back(name: &ServiceName, failed: &FailedStatus) -> String {
+    let FailedStatus { generation, back_to, why, .. } = failed;
     format!("service/{name}: revision {generation} was rolled back to revision {back_to}: {why}")
 }
 
