@@ -87,6 +87,9 @@ impl Reconciler {
             if stage == Stage::Progressing {
                 look_at.push(status.progressed_at.after(service.spec.strategy.progress_deadline.0));
             }
+            if self.memory.recollection.get(name).is_some() {
+                continue; // Whoever got ready while no daemon ran is judged before the rollout is.
+            }
             let stalled_for = observed.now.since(status.progressed_at);
             if let Some(why) = failure(name, service, observed, stage, stalled_for) {
                 self.give_up(name, service, observed, why);
