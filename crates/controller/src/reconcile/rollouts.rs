@@ -63,7 +63,9 @@ impl Reconciler {
             let Some(status) = now.get(name) else { continue };
             self.tell_stage(name, before.get(name), status);
         }
-        let judged = judge(desired, observed, now);
+        let mut judged = judge(desired, observed, now);
+        // Whoever got ready while no daemon ran is judged before the rollout is.
+        judged.failed.retain(|(name, ..)| self.memory.recollection.get(name).is_none());
         let failing: BTreeSet<ServiceName> = judged.failed.iter().map(|(name, ..)| name.clone()).collect();
         for (name, failed, stable) in judged.failed {
             self.give_up(name, failed, stable);

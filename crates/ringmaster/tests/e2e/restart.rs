@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ringmaster_core::status::{ConditionKind, ServiceStatus};
+use ringmaster_core::status::{ConditionKind, Phase, ServiceStatus};
 use ringmaster_core::{Reason, Timestamp};
 use rustix::process::Signal;
 
@@ -256,4 +256,33 @@ async fn the_deadline_of_a_rollout_goes_on_counting_over_a_restart() {
         at.since(began)
     );
     assert!(at.since(before) >= deadline && at.since(began) < deadline, "{}", daemon.events_text().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_got_ready_while_the_daemon_was_away_is_not_given_up_for_being_late() {
+    let _shared = shared().await;
+    let deadline = Duration::from_secs(5);
+    let mut daemon = Daemon::start(On::Process).await;
+    let strategy = "progressDeadline: 5s";
+    daemon.apply_and_converge("web", &release(&daemon, 1, "VERSION: one", strategy)).await;
+    let late = format!("[/bin/sh, -c, 'sleep 2; exec {} replica']", env!("CARGO_BIN_EXE_ringmaster"));
+    let two = release(&daemon, 1, "VERSION: two", strategy).replace("[ringmaster, replica]", &late);
+    daemon.apply(&two).await;
+    let starts =
+        |s: &ServiceStatus| s.members.iter().any(|m| m.phase == Phase::Starting && m.address.is_some());
+    let status = daemon.until("web", "starting", starts).await;
+    let address =
+        status.members.iter().find(|m| m.phase == Phase::Starting).unwrap().address.clone().unwrap();
+    written(&daemon, status.progressed_at).await;
+    daemon.end(Signal::KILL).await;
+    let ended = std::time::Instant::now();
+    eventually("it listens, and the deadline is over", || async {
+        let listens = tokio::net::TcpStream::connect(&address).await.is_ok();
+        (listens && ended.elapsed() > deadline).then_some(())
+    })
+    .await;
+    daemon.restart().await;
+    let status = daemon.until("web", "rolled out", |s| s.is_converged() && s.updated == 1).await;
+    assert!(status.rollout.failed.is_none(), "{}", daemon.events_text().await);
+    daemon.event("RolloutComplete", "every replica is of revision").await;
 }
