@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers as well")]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -11,13 +13,13 @@ use ringmaster_core::desired::{Desired, DesiredService};
 use ringmaster_core::handshake::Handshake;
 use ringmaster_core::history::History;
 use ringmaster_core::members::resize;
-use ringmaster_core::observed::{ExitInfo, Health, Observed, Replica, ReplicaState, RuntimeId};
+use ringmaster_core::observed::{ExitInfo, Health, Observed, Replica, ReplicaState};
 use ringmaster_core::plan::{Action, Plan, RemoveReason, plan};
-use ringmaster_core::ring::fresh;
 use ringmaster_core::snapshot::{EndpointReport, Report, Snapshot, snapshot};
-use ringmaster_core::spec::{Balancing, ServiceSpec};
+use ringmaster_core::spec::Strategy as Replacing;
 use ringmaster_core::status::status;
-use ringmaster_core::{Generation, ReplicaName, Revision, ServiceName, Timestamp};
+use ringmaster_core::{Generation, ReplicaName, Revision, Timestamp};
+use support::{desired, end, made, web};
 
 const DRAIN_MS: u64 = 30_000;
 
@@ -80,30 +82,11 @@ struct World {
     next_id: u64,
 }
 
-fn web() -> ServiceName {
-    ServiceName::new("web").unwrap()
-}
-
 impl World {
     fn new() -> World {
-        let spec: ServiceSpec =
-            serde_json::from_value(serde_json::json!({ "replicas": 3, "template": { "image": "x" } }))
-                .unwrap();
-        let service = DesiredService {
-            spec,
-            generation: Generation(1),
-            members: resize(&[], 3).unwrap(),
-            ring: fresh(&Balancing::default(), 1, &[]).unwrap(),
-            deleting: false,
-            rollout: Default::default(),
-        };
         World {
             now: Timestamp(1_000_000),
-            desired: Desired {
-                generation: Generation(1),
-                services: BTreeMap::from([(web(), service)]),
-                gateway: Default::default(),
-            },
+            desired: desired(3, Replacing::default()),
             revision: Some(Revision("r0".to_owned())),
             replicas: Vec::new(),
             history: History::default(),
@@ -143,8 +126,7 @@ impl World {
             }
             Step::Exit(index) => {
                 if let Some(replica) = self.replica(*index).filter(|r| r.state == ReplicaState::Running) {
-                    replica.state = ReplicaState::Exited(ExitInfo { code: Some(137), ..ExitInfo::default() });
-                    replica.address = None;
+                    end(replica, 137);
                 }
             }
             Step::Vanish(index) => {
@@ -253,19 +235,7 @@ impl World {
                 self.history.record_attempt(&name);
                 self.next_id += 1;
                 let health = Health { ready_since: Some(self.now), was_ready: true, ..Health::default() };
-                self.replicas.push(Replica {
-                    id: Some(RuntimeId(format!("id{}", self.next_id))),
-                    engine_name: name.to_string(),
-                    name,
-                    revision,
-                    state: ReplicaState::Running,
-                    address: Some(([127, 0, 0, 1], 1000).into()),
-                    created_at: self.now,
-                    host: None,
-                    health,
-                    pending: None,
-                    drift: Default::default(),
-                });
+                self.replicas.push(Replica { health, ..made(name, revision, self.next_id, self.now) });
             }
             Action::Remove { id, .. } => self.replicas.retain(|replica| replica.id != Some(id.clone())),
             Action::Repair { id, .. } => {

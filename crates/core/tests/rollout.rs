@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers as well")]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -14,15 +16,15 @@ use ringmaster_core::desired::{Desired, DesiredService};
 use ringmaster_core::handshake::{DrainState, Handshake};
 use ringmaster_core::history::History;
 use ringmaster_core::members::resize;
-use ringmaster_core::observed::{ExitInfo, Health, Observed, Replica, ReplicaState, RuntimeId};
+use ringmaster_core::observed::{Health, Observed, Replica, ReplicaState};
 use ringmaster_core::plan::{Action, Plan, plan};
 use ringmaster_core::quantity::{Amount, Percent, Span};
-use ringmaster_core::ring::fresh;
 use ringmaster_core::rollout::{FailedRelease, Release, Stage, failure};
 use ringmaster_core::snapshot::{Report, Snapshot, snapshot};
-use ringmaster_core::spec::{Balancing, ServiceSpec, Strategy as Replacing, StrategyKind};
+use ringmaster_core::spec::{Strategy as Replacing, StrategyKind};
 use ringmaster_core::status::{ServiceStatus, status};
 use ringmaster_core::{Generation, Ordinal, ReplicaName, Revision, ServiceName, Timestamp};
+use support::{desired, end, made, web};
 
 /// What happens between two passes.
 #[derive(Debug, Clone)]
@@ -84,10 +86,6 @@ fn replacing() -> impl Strategy<Value = Replacing> {
     )
 }
 
-fn web() -> ServiceName {
-    ServiceName::new("web").unwrap()
-}
-
 fn revision(number: u8) -> Revision {
     Revision(format!("r{number}"))
 }
@@ -117,24 +115,9 @@ struct World {
 
 impl World {
     fn new(replicas: usize, strategy: Replacing) -> World {
-        let spec = serde_json::json!({ "template": { "image": "x" } });
-        let spec = ServiceSpec { strategy, ..serde_json::from_value(spec).unwrap() };
-        let service = DesiredService {
-            spec,
-            generation: Generation(1),
-            members: resize(&[], replicas).unwrap(),
-            ring: fresh(&Balancing::default(), 1, &[]).unwrap(),
-            rollout: Default::default(),
-            deleting: false,
-        };
-        let desired = Desired {
-            generation: Generation(1),
-            services: BTreeMap::from([(web(), service)]),
-            gateway: Default::default(),
-        };
         World {
             now: Timestamp(1_000_000),
-            desired,
+            desired: desired(replicas, strategy),
             wanted: revision(0),
             stable: None,
             once_ready: BTreeSet::new(),
@@ -215,8 +198,7 @@ impl World {
 
     fn end(&mut self, index: usize) {
         let replica = &mut self.replicas[index];
-        replica.state = ReplicaState::Exited(ExitInfo { code: Some(1), ..ExitInfo::default() });
-        replica.address = None;
+        end(replica, 1);
         replica.health.ready_since = None;
     }
 
@@ -332,19 +314,7 @@ impl World {
                 self.history.record_attempt(&name);
                 *self.moves.entry(name.ordinal).or_default() += 1;
                 self.next_id += 1;
-                self.replicas.push(Replica {
-                    id: Some(RuntimeId(format!("id{}", self.next_id))),
-                    engine_name: name.to_string(),
-                    name,
-                    revision,
-                    state: ReplicaState::Running,
-                    address: Some(([127, 0, 0, 1], 1000).into()),
-                    created_at: self.now,
-                    host: None,
-                    health: Health::default(),
-                    pending: None,
-                    drift: Default::default(),
-                });
+                self.replicas.push(made(name, revision, self.next_id, self.now));
             }
             Action::Remove { id, .. } => self.replicas.retain(|replica| replica.id != Some(id.clone())),
             Action::Repair { .. } => unreachable!("nobody meddles here"),
