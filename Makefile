@@ -219,7 +219,7 @@ bench-proxy: deps-haproxy deps-nginx ## Print what a request costs in the data p
 	@cargo build --release --locked --workspace --all-features --bin ringmaster --bin ringmaster-bench
 	@if unshare --net true 2>/dev/null; then unshare --net sh -c 'ip link set lo up && exec $(BENCH_PROXY)'; else $(BENCH_PROXY); fi
 
-sim: ## Simulate the controller: 10,000 seeds, every single fault of three patterns, and bugs on purpose
+sim: ## Simulate the controller: 20,000 seeds, our manifests, every single fault of three patterns, and bugs on purpose
 	@cargo test --release --locked -p ringmaster-sim --features planted --test sim -- --nocapture
 
 # On the engine: 50 kills of a replica, 50 of the controller during rollouts, 50 rollouts.

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::buffer::spare_capacity;
-use rustix::net::{SendAncillaryBuffer, SendFlags};
+use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -95,6 +95,19 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 sent => return Poll::Ready(sent),
             }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Closed with something unread the system would throw away what it has kept back (RFC 9112 section 9.6): first the end,
+        // which takes it along.
+        if self.is_last
+            && let Ok(fd) = self.fd()
+            && let Err(error) = shutdown(fd, Shutdown::Write)
+        {
+            tracing::trace!(%error, "client connection was gone before its last response had left");
         }
     }
 }
@@ -195,6 +208,18 @@ mod tests {
             far.read_to_string(&mut whole).unwrap();
             assert_eq!(whole, "head body");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_last_arrives_although_something_was_left_unread() {
+        let (mut far, mut near) = pair();
+        far.write_all(b"nobody reads this").unwrap();
+        near.write_last();
+        near.write_all(b"answer").await.unwrap();
+        drop(near);
+        let mut answer = [0; 6];
+        far.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"answer");
     }
 
     #[tokio::test]
