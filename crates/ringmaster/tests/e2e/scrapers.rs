@@ -53,12 +53,13 @@ async fn a_scraper_that_goes_away_in_the_middle_holds_up_nobody() {
         assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
         drop(gone);
     }
+    load.more(20).await;
+    let outcome = load.stop().await;
+    // Those of the load are closed too: how many it has depends on how busy the machine is.
     eventually("their connections are closed", || async {
         (descriptors(daemon.pid()) <= before + 10).then_some(())
     })
     .await;
-    load.more(20).await;
-    let outcome = load.stop().await;
     assert_eq!(outcome.failed, [], "of {} requests", outcome.total);
     assert!(outcome.slowest < Duration::from_secs(1), "a request took {:?}", outcome.slowest);
     assert!(!daemon.log().contains("\"ERROR\""), "{}", daemon.log());
