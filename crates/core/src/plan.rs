@@ -206,8 +206,10 @@ fn plan_service(
     plan.rollouts.insert(name.clone(), (progress, stage(&rolling, progress)));
     let given = turns(&rolling, &views);
     let serving = plan.serving.entry(name.clone()).or_default();
-    for (ordinal, place) in &places {
-        if let Some(replica) = place.serving.filter(|_| given[ordinal] != Turn::StopFirst) {
+    for ((ordinal, place), view) in places.iter().zip(&views) {
+        // On an engine that is away nobody can take over: what has not begun to go stays in service.
+        let goes = given[ordinal] == Turn::StopFirst && (view.withdrawn || observed.list_error.is_none());
+        if let Some(replica) = place.serving.filter(|_| !goes) {
             serving.insert(*ordinal, replica.name.clone());
         }
         plan.standby.extend(place.standby.map(|replica| replica.name.clone()));

@@ -108,6 +108,8 @@ struct World {
     status: BTreeMap<ServiceName, ServiceStatus>,
     /// No replica of this place is ever ready, whatever it runs.
     cursed: Option<Ordinal>,
+    /// The engine does not answer.
+    is_blind: bool,
     next_id: u64,
     /// How often each place was given another replica.
     moves: BTreeMap<Ordinal, u32>,
@@ -127,6 +129,7 @@ impl World {
             published: Snapshot::default(),
             status: BTreeMap::new(),
             cursed: None,
+            is_blind: false,
             next_id: 0,
             moves: BTreeMap::new(),
         }
@@ -233,7 +236,7 @@ impl World {
         self.history.observe(&self.replicas, self.now);
         Observed {
             now: self.now,
-            list_error: None,
+            list_error: self.is_blind.then(|| "the engine is away".to_owned()),
             replicas: self.replicas.clone(),
             revisions: BTreeMap::from([(web(), Ok(self.wanted.clone()))]),
             stable: self.stable.clone().into_iter().map(|release| (web(), release)).collect(),
@@ -498,6 +501,24 @@ fn a_release_that_fails_touches_one_place_and_is_given_up() {
         let why = if bad == 1 { "failed 3 times in a row" } else { "no progress for 2m" };
         assert!(failed.why.contains(why), "{}", failed.why);
         assert_eq!(world.status[&web()].ready, 4);
+    }
+}
+
+#[test]
+fn nobody_leaves_to_make_room_on_an_engine_that_is_away() {
+    // Found by the simulation: the successors could not have started.
+    let one_missing =
+        Replacing { max_surge: Amount::Count(0), max_unavailable: Amount::Count(1), ..Replacing::default() };
+    let recreate = Replacing { kind: StrategyKind::Recreate, ..Replacing::default() };
+    for (strategy, left) in [(one_missing, 3), (recreate, 0)] {
+        let mut world = serving(4, strategy);
+        world.want(revision(2));
+        world.is_blind = true;
+        assert_eq!(world.pass().serving[&web()].len(), 4);
+        world.is_blind = false;
+        assert_eq!(world.pass().serving[&web()].len(), left);
+        world.is_blind = true;
+        assert_eq!(world.pass().serving[&web()].len(), left, "who has begun to leave does not come back");
     }
 }
 

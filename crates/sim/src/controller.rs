@@ -323,6 +323,7 @@ impl Simulation<'_> {
         crate::planted::distort_statuses(self.setting.bug, &c.desired, &mut statuses);
         self.check_statuses(c, &statuses, now);
         let look_at = self.judge_rollouts(c, &pass.observed, &statuses);
+        self.promote_canaries(&statuses);
         c.wake_at = c.wake_at.into_iter().chain(look_at).chain(decide_at).min();
         c.statuses = std::mem::take(&mut statuses);
         c.plan = pass.plan;

@@ -1,7 +1,7 @@
 //! What must come true once the faults have stopped.
 
 use ringmaster_core::observed::ReplicaState;
-use ringmaster_core::status::{ConditionKind, Phase};
+use ringmaster_core::status::{ConditionKind, Phase, ServiceStatus};
 use ringmaster_core::{Ordinal, ServiceName};
 
 use crate::engine::{Ailment, Owner};
@@ -206,8 +206,8 @@ impl Simulation<'_> {
 
     fn why_not(&self) -> String {
         let what = self.difference().unwrap_or_default();
-        let plan = self.controller.as_ref().map(|c| format!("{:?}", c.plan)).unwrap_or_default();
-        format!("{what}; the plan is {plan}")
+        let actions = self.controller.as_ref().map(|c| format!("{:?}", c.plan.actions)).unwrap_or_default();
+        format!("{what}; to be done is {actions}")
     }
 
     /// What is not as desired, in truth: on the engine, in the data plane, in the status.
@@ -226,8 +226,15 @@ impl Simulation<'_> {
                     some => return some,
                 }
             }
-            if !c.statuses.get(name).is_some_and(|status| status.is_converged()) {
-                return Some(format!("the status of {name} is not converged: {:?}", c.statuses.get(name)));
+            let Some(status) = c.statuses.get(name) else { return Some(format!("{name} has no status")) };
+            if !status.is_converged() {
+                let ServiceStatus { replicas, ready, updated, .. } = status;
+                let held = status.conditions.iter().map(|held| format!("{:?} {}", held.kind, held.status));
+                return Some(format!(
+                    "the status of {name} is not converged: {ready} of {replicas} ready, {updated} updated, {:?}; {}",
+                    status.rollout.stage,
+                    held.collect::<Vec<_>>().join(", ")
+                ));
             }
             for member in &service.members {
                 let of_place =

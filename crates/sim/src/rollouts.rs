@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use ringmaster_core::desired::{Desired, DesiredService};
 use ringmaster_core::observed::{Observed, Replica};
 use ringmaster_core::plan::Plan;
-use ringmaster_core::rollout::{FailedRelease, Release, judge};
+use ringmaster_core::rollout::{FailedRelease, Release, Stage, judge};
 use ringmaster_core::spec::{Rollback, Strategy, Template};
 use ringmaster_core::status::ServiceStatus;
 use ringmaster_core::world::Noted;
-use ringmaster_core::{ServiceName, Timestamp};
+use ringmaster_core::{Revision, ServiceName, Timestamp};
 
 use crate::controller::Controller;
 use crate::event::Event;
@@ -139,6 +139,18 @@ impl Simulation<'_> {
             }
         }
         judged.look_at
+    }
+
+    /// Whoever watches a canary lets the others follow it, after a while.
+    pub(crate) fn promote_canaries(&mut self, statuses: &BTreeMap<ServiceName, ServiceStatus>) {
+        for (name, status) in statuses {
+            let waits = status.rollout.stage == Stage::AwaitingPromotion;
+            let Some(revision) = status.revision.clone().filter(|_| waits) else { continue };
+            if self.promoting.insert(name.clone()) {
+                let delay = self.jitter(500, 20_000);
+                self.after(delay, Event::Edit(Edit::Promote(name.clone(), Revision(revision))));
+            }
+        }
     }
 
     pub(crate) fn on_give_up(&mut self, run: u32, name: ServiceName, failed: Box<(FailedRelease, Release)>) {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringmaster_core::desired::Desired;
+use ringmaster_core::desired::{Desired, DesiredService};
 use ringmaster_core::observed::{Observed, Replica, RuntimeId};
 use ringmaster_core::plan::{Action, Plan, RemoveReason, plan};
 use ringmaster_core::snapshot::Snapshot;
+use ringmaster_core::spec::StrategyKind;
 use ringmaster_core::status::ServiceStatus;
 use ringmaster_core::world::Pass;
 use ringmaster_core::{Ordinal, ReplicaName, Revision, ServiceName, Timestamp};
@@ -22,6 +23,15 @@ use crate::store::{Edit, Saving};
 const CREATES_PER_MINUTE: usize = 8;
 /// A value that no status may show.
 pub(crate) const SECRET: &str = "s3cr3t-of-the-simulation";
+
+/// How many replicas a rollout leaves in service, if so many are ready.
+fn at_least(service: &DesiredService) -> usize {
+    let (count, strategy) = (service.members.len(), &service.spec.strategy);
+    match strategy.kind {
+        StrategyKind::Recreate => 0,
+        StrategyKind::RollingUpdate => count.saturating_sub(strategy.limits(count as u32).1 as usize),
+    }
+}
 
 impl Simulation<'_> {
     pub(crate) fn check_pass(&mut self, c: &Controller, pass: &Pass) {
@@ -77,22 +87,28 @@ impl Simulation<'_> {
             let Some(wanted) = c.desired.services.get(service).filter(|service| !service.deleting) else {
                 continue;
             };
-            for (ordinal, endpoint) in &routing.endpoints {
-                let served = next.services.get(service).is_some_and(|s| s.endpoints.contains_key(ordinal));
-                let member = wanted.members.iter().find(|member| member.ordinal == *ordinal);
-                let Some(member) = member.filter(|_| !served) else { continue };
-                let usable = |r: &&Replica| {
-                    r.name == endpoint.replica
-                        && r.is_ready()
-                        && r.health.dead_since.is_none()
-                        && r.host == member.host
-                };
-                let found = observed.replicas.iter().find(usable);
-                let name = &endpoint.replica;
-                self.checks.expect(Promise::S2, found.is_none(), || {
-                    format!("{name} is ready and loses its traffic")
-                });
-            }
+            let serving = next.services.get(service).map(|routing| &routing.endpoints);
+            let is_served = |ordinal: &Ordinal| serving.is_some_and(|serving| serving.contains_key(ordinal));
+            let lost: Vec<&ReplicaName> = routing
+                .endpoints
+                .iter()
+                .filter(|(ordinal, _)| !is_served(ordinal))
+                .filter_map(|(ordinal, endpoint)| {
+                    let member = wanted.members.iter().find(|member| member.ordinal == *ordinal)?;
+                    let usable = |r: &&Replica| {
+                        r.name == endpoint.replica
+                            && r.is_ready()
+                            && r.health.dead_since.is_none()
+                            && r.host == member.host
+                    };
+                    observed.replicas.iter().find(usable).map(|replica| &replica.name)
+                })
+                .collect();
+            let serving = serving.map_or(0, |serving| serving.len());
+            let least = at_least(wanted).min(serving + lost.len());
+            self.checks.expect(Promise::S2, serving >= least, || {
+                format!("{lost:?} are ready and lose their traffic: {serving} serve")
+            });
         }
         if !c.sees || observed.list_error.is_some() {
             self.check_unknown(c, before, next);

@@ -85,6 +85,8 @@ pub(crate) struct Simulation<'a> {
     pub(crate) ready_releases: BTreeSet<(ServiceName, Revision)>,
     /// Services that must go back to what was ready, by themselves.
     pub(crate) must_go_back: Vec<ServiceName>,
+    /// Services whose canary somebody is about to promote.
+    pub(crate) promoting: BTreeSet<ServiceName>,
     pub(crate) had: BTreeSet<&'static str>,
     pub(crate) trace: Vec<String>,
 }
@@ -122,6 +124,7 @@ impl<'a> Simulation<'a> {
             levels: BTreeMap::new(),
             ready_releases: BTreeSet::new(),
             must_go_back: Vec::new(),
+            promoting: BTreeSet::new(),
             had: BTreeSet::new(),
             trace: Vec::new(),
             setting,
@@ -216,6 +219,9 @@ impl<'a> Simulation<'a> {
             Event::GiveUp { run, name, failed } => self.on_give_up(run, name, failed),
             Event::Edit(edit) => {
                 let saved = self.edit(&edit);
+                if let Edit::Promote(name, _) = &edit {
+                    self.promoting.remove(name);
+                }
                 if let (Edit::Finish(_), false) = (&edit, saved) {
                     self.after(1_000, Event::Edit(edit)); // As the controller does.
                 } else if let (Edit::Finish(_), Some(c)) = (&edit, &mut self.controller) {
@@ -395,6 +401,7 @@ fn told(edit: &Edit) -> String {
         Edit::Scale(name, count) => format!("{name} scaled to {count}"),
         Edit::Autoscale(name, count) => format!("{name} scaled to {count} by its load"),
         Edit::Delete(name) => format!("{name} deleted"),
+        Edit::Promote(name, revision) => format!("{name} promoted at {revision}"),
         Edit::Finish(names) => {
             format!("{} forgotten", names.iter().map(ToString::to_string).collect::<String>())
         }

@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringmaster_core::ServiceName;
 use ringmaster_core::desired::{Desired, DesiredService};
 use ringmaster_core::members::resize;
 use ringmaster_core::ring::RingState;
 use ringmaster_core::rollout::{FailedRelease, Ready, Release, Rollout};
 use ringmaster_core::spec::ServiceSpec;
+use ringmaster_core::{Revision, ServiceName};
 
 /// A change that somebody asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub(crate) enum Edit {
     Finish(Vec<ServiceName>),
     /// A release that has failed is given up for another.
     GiveUp(ServiceName, Box<(FailedRelease, Release)>),
+    /// The other replicas follow the canary of this revision.
+    Promote(ServiceName, Revision),
 }
 
 impl Edit {
@@ -108,6 +110,12 @@ impl Store {
                 let service = desired.services.get_mut(name);
                 service.is_some_and(|service| service.give_up(failed.clone(), stable, next))
             }
+            Edit::Promote(name, revision) => {
+                let service = desired.services.get_mut(name).filter(|service| !service.deleting);
+                service.is_some_and(|service| {
+                    service.rollout.promoted.replace(revision.clone()).as_ref() != Some(revision)
+                })
+            }
         };
         if !changed || matches!(saving, Saving::Full | Saving::Torn) {
             return false;
@@ -176,7 +184,7 @@ impl Store {
                 self.meant.insert(name.clone(), count);
             }
             Edit::Delete(name) => drop(self.meant.remove(name)),
-            Edit::Finish(_) | Edit::GiveUp(..) | Edit::Autoscale(..) => {}
+            Edit::Finish(_) | Edit::GiveUp(..) | Edit::Autoscale(..) | Edit::Promote(..) => {}
         }
     }
 
