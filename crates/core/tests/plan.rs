@@ -19,7 +19,7 @@ use ringmaster_core::snapshot::{EndpointReport, Report, Snapshot, snapshot};
 use ringmaster_core::spec::Strategy as Replacing;
 use ringmaster_core::status::status;
 use ringmaster_core::{Generation, ReplicaName, Revision, Timestamp};
-use support::{desired, end, made, web};
+use support::{desired, end, made, sequences, web};
 
 const DRAIN_MS: u64 = 30_000;
 
@@ -348,16 +348,8 @@ impl World {
     }
 }
 
-/// Three thousand sequences of steps, or as many as PROPTEST_CASES says.
-fn config() -> ProptestConfig {
-    let asked = std::env::var_os("PROPTEST_CASES").is_some();
-    let default = ProptestConfig::default();
-    let cases = if asked { default.cases } else { 3_000 };
-    ProptestConfig { cases, failure_persistence: None, ..default }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(sequences(3_000))]
 
     #[test]
     fn promises_hold_through_faults_and_the_world_converges_after_them(steps in prop::collection::vec(step(), 0..60)) {

@@ -24,7 +24,7 @@ use ringmaster_core::snapshot::{Report, Snapshot, snapshot};
 use ringmaster_core::spec::{Strategy as Replacing, StrategyKind};
 use ringmaster_core::status::{ServiceStatus, status};
 use ringmaster_core::{Generation, Ordinal, ReplicaName, Revision, ServiceName, Timestamp};
-use support::{desired, end, made, web};
+use support::{desired, end, made, sequences, web};
 
 /// What happens between two passes.
 #[derive(Debug, Clone)]
@@ -395,16 +395,8 @@ impl World {
     }
 }
 
-/// A thousand sequences of steps, or as many as PROPTEST_CASES says.
-fn config() -> ProptestConfig {
-    let asked = std::env::var_os("PROPTEST_CASES").is_some();
-    let default = ProptestConfig::default();
-    let cases = if asked { default.cases } else { 1_000 };
-    ProptestConfig { cases, failure_persistence: None, ..default }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(sequences(1_000))]
 
     /// S1, S2, S4, S6, S15 throughout; L1 in the end.
     #[test]

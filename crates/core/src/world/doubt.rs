@@ -66,26 +66,15 @@ impl Doubt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Revision;
-    use crate::observed::{ReplicaState, RuntimeId};
     use crate::world::World;
+    use crate::world::tests::replica;
 
     fn web() -> ServiceName {
         ServiceName::new("web").unwrap()
     }
 
     fn list(count: u32) -> Vec<RuntimeReplica> {
-        let replica = |ordinal| RuntimeReplica {
-            id: RuntimeId(format!("{ordinal}")),
-            name: format!("web-{ordinal}-0").parse().unwrap(),
-            engine_name: format!("web-{ordinal}-0"),
-            revision: Revision("r".to_owned()),
-            state: ReplicaState::Running,
-            address: None,
-            created_at: Timestamp(0),
-            host: None,
-        };
-        (0..count).map(replica).collect()
+        (0..count).map(|ordinal| replica(&format!("web-{ordinal}-0"))).collect()
     }
 
     /// Lists so many at these seconds; returns whether each list was believed.

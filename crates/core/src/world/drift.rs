@@ -80,25 +80,13 @@ impl World {
 mod tests {
     use super::*;
     use crate::desired::Desired;
-    use crate::ids::Revision;
     use crate::observed::{Replica, RuntimeReplica};
-
-    fn replica(engine_name: &str) -> RuntimeReplica {
-        RuntimeReplica {
-            id: RuntimeId("id".to_owned()),
-            name: "web-0-0".parse().unwrap(),
-            engine_name: engine_name.to_owned(),
-            revision: Revision("r".to_owned()),
-            state: ReplicaState::Running,
-            address: Some(([127, 0, 0, 1], 1).into()),
-            created_at: Timestamp(0),
-            host: None,
-        }
-    }
+    use crate::world::tests::replica;
 
     fn listed(world: &mut World, engine_name: &str) {
         let list = world.begin_list();
-        world.listed(list, vec![replica(engine_name)], Duration::ZERO, Timestamp(0));
+        let replica = RuntimeReplica { engine_name: engine_name.to_owned(), ..replica("web-0-0") };
+        world.listed(list, vec![replica], Duration::ZERO, Timestamp(0));
     }
 
     fn seen(world: &mut World, now: u64) -> Replica {
@@ -108,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_repair_that_fails_is_told_once_waits_longer_each_time_and_holds_up_no_removal() {
-        let (mut world, name) = (World::default(), replica("other").name);
+        let (mut world, name) = (World::default(), replica("web-0-0").name);
         listed(&mut world, "other");
         let (mut now, mut waits) = (0, Vec::new());
         for round in 0..12 {
@@ -135,14 +123,13 @@ mod tests {
 
     #[test]
     fn changed_limits_are_known_until_they_are_set_back_or_it_has_ended() {
-        let (mut world, id) = (World::default(), RuntimeId("id".to_owned()));
+        let (mut world, RuntimeReplica { id, name, .. }) = (World::default(), replica("web-0-0"));
         world.changed_limits(&id, "nobody knows it".to_owned());
         assert_eq!(world.limits_of(&id), None);
         listed(&mut world, "web-0-0");
         world.changed_limits(&id, "memory 2Mi instead of 1Mi".to_owned());
         listed(&mut world, "web-0-0");
         assert!(seen(&mut world, 0).drift.limits);
-        let name = replica("x").name;
         world.begin_action(&name, Pending::Repair, Timestamp(0));
         world.repaired(&name, Timestamp(0));
         assert_eq!(world.limits_of(&id), None);

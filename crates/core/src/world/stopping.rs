@@ -30,21 +30,8 @@ pub(super) fn may_be(replica: &RuntimeReplica) -> bool {
 mod tests {
     use super::*;
     use crate::desired::Desired;
-    use crate::ids::Revision;
     use crate::observed::{ExitInfo, Health};
-
-    fn replica(state: ReplicaState) -> RuntimeReplica {
-        RuntimeReplica {
-            id: RuntimeId("id".to_owned()),
-            name: "web-0-0".parse().unwrap(),
-            engine_name: "web-0-0".to_owned(),
-            revision: Revision("r".to_owned()),
-            state,
-            address: Some(([127, 0, 0, 1], 1).into()),
-            created_at: Timestamp(0),
-            host: None,
-        }
-    }
+    use crate::world::tests::replica;
 
     fn stopping_since(world: &mut World) -> Option<Timestamp> {
         let (observed, _) = world.observe(&Desired::default(), Timestamp(9));
@@ -53,25 +40,26 @@ mod tests {
 
     #[test]
     fn the_hint_is_news_once_and_outlives_lists_and_probes_until_the_end() {
-        let (mut world, id, running) =
-            (World::default(), RuntimeId("id".to_owned()), replica(ReplicaState::Running));
+        let (mut world, running) = (World::default(), replica("web-0-0"));
+        let id = running.id.clone();
         assert_eq!(world.stopping(&id, Timestamp(5)), None, "nobody of that name is known");
         world.created(running.clone());
         assert_eq!(world.stopping(&id, Timestamp(5)), Some(running.name.clone()));
         assert_eq!(world.stopping(&id, Timestamp(6)), None, "a second signal is no news");
         world.set_health(running.name.clone(), Health { was_ready: true, ..Health::default() });
         let list = world.begin_list();
-        world.end_list(list, vec![running]);
+        world.end_list(list, vec![running.clone()]);
         assert_eq!(stopping_since(&mut world), Some(Timestamp(5)));
         let list = world.begin_list();
-        world.end_list(list, vec![replica(ReplicaState::Exited(ExitInfo::default()))]);
+        let exited = RuntimeReplica { state: ReplicaState::Exited(ExitInfo::default()), ..running };
+        world.end_list(list, vec![exited]);
         assert_eq!(stopping_since(&mut world), None, "started again it is another story");
         assert_eq!(world.stopping(&id, Timestamp(7)), None, "what has ended is not being stopped");
     }
 
     #[test]
     fn what_we_stop_ourselves_is_no_news() {
-        let (mut world, running) = (World::default(), replica(ReplicaState::Running));
+        let (mut world, running) = (World::default(), replica("web-0-0"));
         world.created(running.clone());
         world.begin_action(&running.name, Pending::Remove, Timestamp(1));
         assert_eq!(world.stopping(&running.id, Timestamp(2)), None);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::*;
 use crate::reason::Reason;
 
-fn replica(name: &str) -> RuntimeReplica {
+/// One that runs, and that the runtime knows by its own name.
+pub(super) fn replica(name: &str) -> RuntimeReplica {
     RuntimeReplica {
         id: RuntimeId(format!("id-{name}")),
         name: name.parse().unwrap(),

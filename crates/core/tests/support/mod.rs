@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::ProptestConfig;
 use ringmaster_core::desired::{Desired, DesiredService};
 use ringmaster_core::members::resize;
 use ringmaster_core::observed::{ExitInfo, Health, Replica, ReplicaState, RuntimeId};
@@ -51,4 +52,11 @@ pub(crate) fn made(name: ReplicaName, revision: Revision, id: u64, now: Timestam
 pub(crate) fn end(replica: &mut Replica, code: i32) {
     replica.state = ReplicaState::Exited(ExitInfo { code: Some(code), ..ExitInfo::default() });
     replica.address = None;
+}
+
+/// So many sequences of steps, or as many as PROPTEST_CASES says.
+pub(crate) fn sequences(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { cases };
+    ProptestConfig { cases, failure_persistence: None, ..default }
 }
