@@ -42,6 +42,15 @@ pub struct TrafficMoved {
     pub share: f64,
 }
 
+impl FromIterator<KeySample> for KeySample {
+    /// Several samples of different requests as one: each minute of each counts for as many requests as it was taken of.
+    fn from_iter<I: IntoIterator<Item = KeySample>>(samples: I) -> KeySample {
+        let mut windows: Vec<Window> = samples.into_iter().flat_map(|sample| sample.windows).collect();
+        windows.sort_by_key(|window| window.minute);
+        KeySample { windows }
+    }
+}
+
 impl KeySample {
     /// Takes note of a request in a minute, counted from any start. `random` is even over 32 bits.
     pub fn offer(&mut self, minute: u64, key: &[u8], random: u32) {
@@ -144,6 +153,25 @@ mod tests {
         assert_eq!(told.requests, 10_000);
         let exact = 0.5 + 0.5 * before.moved_to(&after).share;
         assert!((told.share - exact).abs() < 0.05, "{} instead of {exact}", told.share);
+    }
+
+    /// Two workers of which one has four times the requests, and none of the hot key's.
+    #[test]
+    fn samples_of_several_workers_count_for_the_requests_that_each_saw() {
+        let (mut busy, mut other) = (KeySample::default(), KeySample::default());
+        for n in 0..20_000_u64 {
+            busy.offer(0, &n.to_le_bytes(), rehash(n, 1) as u32);
+        }
+        for n in 0..5_000_u64 {
+            other.offer(0, b"hot", rehash(n, 2) as u32);
+        }
+        other.offer(1, b"late", 0);
+        let mut both: KeySample = [busy, other].into_iter().collect();
+        let hottest = both.hottest_permille(0).unwrap();
+        assert_eq!(hottest, 200, "5,000 of 25,000");
+        assert_eq!(both.moved(1, &ring(1), &ring(2)).unwrap().requests, 25_001);
+        both.offer(1, b"later", 0);
+        assert_eq!(both.windows.iter().map(|window| window.minute).collect::<Vec<_>>(), [0, 0, 1]);
     }
 
     #[test]

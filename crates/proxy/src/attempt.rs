@@ -305,9 +305,8 @@ impl<'a> Race<'a> {
             HedgeAfter::Off => None,
             HedgeAfter::After(delay) => Some(delay.0),
             // Of one that is not known yet the others tell what is usual.
-            HedgeAfter::Auto => Some(endpoint.health.latency.hedge_delay().unwrap_or_else(|| {
-                let others =
-                    service.places.iter().filter_map(|place| place.endpoint.health.latency.hedge_delay());
+            HedgeAfter::Auto => Some(endpoint.hedge_delay().unwrap_or_else(|| {
+                let others = service.places.iter().filter_map(|place| place.endpoint.hedge_delay());
                 others.max().unwrap_or(latency::HEDGE_UNKNOWN)
             })),
         }
@@ -326,11 +325,8 @@ impl<'a> Race<'a> {
         let status = begun.response.status;
         begun.in_flight.end_proof();
         let learns = self.job.request.method.may_be_hedged();
-        endpoint.health.answered(
-            status,
-            learns.then(|| self.job.worker.now().duration_since(since)),
-            is_proof,
-        );
+        let took = learns.then(|| self.job.worker.now().duration_since(since));
+        endpoint.answered(status, took, is_proof);
         if self.retries_answer(status) {
             self.fallback = Some(begun);
             return None;

@@ -212,7 +212,8 @@ impl Passage<'_> {
             Some(key)
         });
         if let Some(key) = &found {
-            service.stats.offer(key.as_bytes(), self.worker.random.bits());
+            let now = self.worker.now().into_std();
+            service.stats.offer(self.worker.index, key.as_bytes(), now, self.worker.random.bits());
         }
         (found, added)
     }

@@ -33,6 +33,7 @@ mod listener;
 mod metrics;
 mod outlier;
 mod own;
+mod per_worker;
 mod picker;
 mod queue;
 mod registry;

@@ -64,7 +64,7 @@ fn services(registry: &Registry) -> Vec<Service> {
         if published {
             now.ejected |= ejected;
             now.on_probation |= entry.health.circuit().is_some_and(|circuit| circuit.on_probation);
-            now.latency = entry.health.latency.known();
+            now.latency = entry.health.latency();
         }
         let state = match (published, ejected) {
             (true, false) => Some(0),
@@ -102,7 +102,7 @@ fn per_server(out: &mut Exposition, services: &[Service]) {
         }
     };
     family("ringmaster_proxy_requests_total", Kind::Counter, "Tries that chose this server.", &|server| {
-        load(&server.stats.requests)
+        server.stats.requests()
     });
     family(
         "ringmaster_proxy_requests_in_flight",
@@ -362,7 +362,7 @@ mod tests {
         let count = || {
             shared.with_latest(|registry, _| {
                 let web = &registry.services[&ServiceName::new("web").unwrap()];
-                web.members[&Ordinal(2)].requests.fetch_add(5, Ordering::Relaxed);
+                (0..5).for_each(|_| web.members[&Ordinal(2)].count(0));
                 web.stats.replays.fetch_add(1, Ordering::Relaxed);
             });
         };

@@ -15,13 +15,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringmaster_core::snapshot::{Circuit, EjectReason};
+use ringmaster_core::snapshot::{self, Circuit, EjectReason};
 use ringmaster_core::spec::{Ejection, Resilience};
 use ringmaster_core::{ReplicaName, Timestamp};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::latency::Latency;
+use crate::per_worker::PerWorker;
 use crate::stats::{MemberStats, Signals};
 
 /// A connect attempt that takes longer than this makes its endpoint suspect.
@@ -63,8 +64,6 @@ pub(crate) struct Health {
     member: Arc<MemberStats>,
     signals: Arc<Signals>,
     circle: Arc<Circle>,
-    /// How long its responses take to begin.
-    pub(crate) latency: Latency,
     connect_timeout_ms: AtomicU64,
     published: AtomicBool,
     state: AtomicU8,
@@ -77,12 +76,20 @@ pub(crate) struct Health {
     /// Requests in a row that others answered sooner, and what ejects.
     losses: AtomicU32,
     losses_max: AtomicU32,
-    answers_total: AtomicU64,
+    answers: PerWorker<Answers>,
     errors_total: AtomicU64,
     suspicions: AtomicU32,
     checking: AtomicBool,
     check_again: AtomicBool,
     track: Mutex<Track>,
+}
+
+/// One worker's answers from it.
+#[derive(Debug, Default)]
+struct Answers {
+    total: AtomicU64,
+    /// How long they take to begin.
+    latency: Latency,
 }
 
 /// What only changes with an ejection or a return.
@@ -162,6 +169,7 @@ impl Health {
         member: Arc<MemberStats>,
         circle: Arc<Circle>,
         signals: Arc<Signals>,
+        workers: usize,
     ) -> Health {
         Health {
             replica,
@@ -169,7 +177,6 @@ impl Health {
             member,
             signals,
             circle,
-            latency: Latency::default(),
             connect_timeout_ms: AtomicU64::new(0),
             published: AtomicBool::new(false),
             state: AtomicU8::new(IN),
@@ -179,7 +186,7 @@ impl Health {
             errors_max: AtomicU32::new(0),
             losses: AtomicU32::new(0),
             losses_max: AtomicU32::new(0),
-            answers_total: AtomicU64::new(0),
+            answers: PerWorker::new(workers),
             errors_total: AtomicU64::new(0),
             suspicions: AtomicU32::new(0),
             checking: AtomicBool::new(false),
@@ -231,13 +238,21 @@ impl Health {
         if taken { Err(()) } else { Ok(Some(Proof(Arc::clone(self)))) }
     }
 
-    /// It has answered a request, `took` so long if that is of the kind to learn from; `proof` says whether as the one that proves it.
-    pub(crate) fn answered(self: &Arc<Self>, status: u16, took: Option<Duration>, proof: bool) {
-        self.answers_total.fetch_add(1, Ordering::Relaxed);
+    /// It has answered a worker's request, `took` so long if that is of the kind to learn from; `proof` says whether as
+    /// the one that proves it.
+    pub(crate) fn answered(
+        self: &Arc<Self>,
+        worker: usize,
+        status: u16,
+        took: Option<Duration>,
+        proof: bool,
+    ) {
+        let answers = self.answers.of(worker);
+        answers.total.fetch_add(1, Ordering::Relaxed);
         forget(&self.losses);
         if status < 500 {
             if let Some(took) = took {
-                self.latency.learn(took);
+                answers.latency.learn(took);
             }
             forget(&self.errors);
             if proof && self.proofs.fetch_add(1, Ordering::SeqCst) + 1 >= PROOFS {
@@ -266,7 +281,23 @@ impl Health {
 
     /// How many requests it has answered, and how many of them with errors.
     pub(crate) fn answers(&self) -> (u64, u64) {
-        (self.answers_total.load(Ordering::Relaxed), self.errors_total.load(Ordering::Relaxed))
+        (self.answers.sum(|own| &own.total), self.errors_total.load(Ordering::Relaxed))
+    }
+
+    /// After how long an answer is later than usual: as the asking worker knows it, or else any other.
+    pub(crate) fn hedge_delay(&self, worker: usize) -> Option<Duration> {
+        let others = || self.answers.iter().find_map(|other| other.latency.hedge_delay());
+        self.answers.of(worker).latency.hedge_delay().or_else(others)
+    }
+
+    /// What all workers know together of how long its answers take to begin, if they know anything.
+    pub(crate) fn latency(&self) -> Option<snapshot::Latency> {
+        let known: Vec<_> = self.answers.iter().filter_map(|own| own.latency.known()).collect();
+        let mean = |of: fn(&snapshot::Latency) -> u64| {
+            known.iter().map(of).sum::<u64>().checked_div(known.len() as u64)
+        };
+        let (mean_us, deviation_us) = (mean(|own| own.mean_us)?, mean(|own| own.deviation_us)?);
+        Some(snapshot::Latency { mean_us, deviation_us })
     }
 
     /// It is in the newest snapshot. One that comes back starts afresh.

@@ -33,8 +33,10 @@ pub(crate) struct Shared {
 }
 
 /// Counters and verdicts by name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
+    /// Workers that count.
+    workers: usize,
     applied: Option<Arc<Snapshot>>,
     pub(crate) endpoints: BTreeMap<ReplicaName, EndpointEntry>,
     pub(crate) services: BTreeMap<ServiceName, ServiceEntry>,
@@ -50,7 +52,7 @@ pub(crate) struct EndpointEntry {
 }
 
 /// One service's, with its members' places.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ServiceEntry {
     pub(crate) stats: Arc<ServiceStats>,
     pub(crate) members: BTreeMap<Ordinal, Arc<MemberStats>>,
@@ -71,7 +73,7 @@ impl Shared {
             front: FrontStats::default(),
             snapshots,
             acknowledged: (0..workers).map(|_| AtomicU64::new(0)).collect(),
-            registry: Mutex::default(),
+            registry: Mutex::new(Registry::new(workers)),
             listeners: Mutex::default(),
         };
         (Arc::new(shared), tasks)
@@ -138,6 +140,16 @@ fn services(registry: &Registry, snapshot: &Snapshot) -> BTreeMap<ServiceName, S
 }
 
 impl Registry {
+    fn new(workers: usize) -> Registry {
+        Registry {
+            workers,
+            applied: None,
+            endpoints: BTreeMap::new(),
+            services: BTreeMap::new(),
+            retired: BTreeMap::new(),
+        }
+    }
+
     fn apply(&mut self, snapshot: &Arc<Snapshot>, signals: &Arc<Signals>) {
         if self.applied.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, snapshot)) {
             return;
@@ -148,10 +160,13 @@ impl Registry {
             self.retired.pop_first();
         }
         for (name, routing) in &snapshot.services {
-            let returning = || self.retired.remove(name).unwrap_or_default();
+            let returning = || self.retired.remove(name).unwrap_or_else(|| ServiceEntry::new(self.workers));
             let service = self.services.entry(name.clone()).or_insert_with(returning);
             service.stats.circle.publish(routing.endpoints.len());
-            service.follow(routing.ring.members().into_iter().chain(routing.endpoints.keys().copied()));
+            service.follow(
+                self.workers,
+                routing.ring.members().into_iter().chain(routing.endpoints.keys().copied()),
+            );
             let known = routing.endpoints.values().filter_map(|e| self.endpoints.get(&e.replica));
             let turns = known.map(|entry| entry.stats.turns()).min().unwrap_or(0);
             for (ordinal, endpoint) in &routing.endpoints {
@@ -164,11 +179,12 @@ impl Registry {
                         member,
                         circle,
                         Arc::clone(signals),
+                        self.workers,
                     ))
                 };
                 let entry = self.endpoints.entry(endpoint.replica.clone());
                 let entry = entry.or_insert_with(|| {
-                    let stats = Arc::<EndpointStats>::default();
+                    let stats = Arc::new(EndpointStats::new(self.workers));
                     stats.begin_at(turns);
                     EndpointEntry { stats, health: new_health() }
                 });
@@ -194,12 +210,18 @@ impl Registry {
 }
 
 impl ServiceEntry {
+    fn new(workers: usize) -> ServiceEntry {
+        let stats = Arc::new(ServiceStats::new(workers));
+        ServiceEntry { stats, members: BTreeMap::new(), retired: BTreeMap::new() }
+    }
+
     /// Counts exactly these members.
-    fn follow(&mut self, members: impl Iterator<Item = Ordinal>) {
+    fn follow(&mut self, workers: usize, members: impl Iterator<Item = Ordinal>) {
         let members: BTreeSet<Ordinal> = members.collect();
         self.retired.extend(self.members.extract_if(.., |ordinal, _| !members.contains(ordinal)));
         for ordinal in members {
-            let returning = || self.retired.remove(&ordinal).unwrap_or_default();
+            let fresh = || Arc::new(MemberStats::new(workers));
+            let returning = || self.retired.remove(&ordinal).unwrap_or_else(fresh);
             self.members.entry(ordinal).or_insert_with(returning);
         }
     }
@@ -217,7 +239,7 @@ impl EndpointEntry {
                 failures: entry.stats.failures(),
                 ejected: entry.health.is_ejected(),
                 circuit: entry.health.circuit(),
-                latency: entry.health.latency.known(),
+                latency: entry.health.latency(),
             };
             (replica.clone(), report)
         })

@@ -18,8 +18,8 @@ use ringmaster_core::{Generation, Ordinal, ReplicaName, ServiceName, Timestamp};
 
 use crate::key::KeySource;
 use crate::queue::Waiting;
-use crate::registry::{Registry, Shared};
-use crate::stats::ServiceStats;
+use crate::registry::{EndpointEntry, Registry, Shared};
+use crate::stats::{MemberStats, ServiceStats};
 use crate::upstream::Endpoint;
 
 /// All routes of one generation.
@@ -144,12 +144,22 @@ impl Service {
 }
 
 impl Routing {
-    /// The routing of the newest snapshot. `previous` lends the endpoints that live on.
-    pub(crate) fn newest(shared: &Arc<Shared>, previous: &Routing) -> Routing {
-        shared.with_latest(|registry, snapshot| Routing::build(snapshot, registry, previous, shared))
+    /// The routing of the newest snapshot for a worker. `previous` lends the endpoints that live on.
+    pub(crate) fn newest(shared: &Arc<Shared>, worker: usize, previous: &Routing) -> Routing {
+        shared.with_latest(|registry, snapshot| {
+            let made = |published: &snapshot::Endpoint, known: &_, member: &_, waiting: &_| {
+                Endpoint::new(worker, published, known, member, shared, waiting)
+            };
+            Routing::build(snapshot, registry, previous, made)
+        })
     }
 
-    fn build(snapshot: &Snapshot, registry: &Registry, previous: &Routing, shared: &Arc<Shared>) -> Routing {
+    fn build(
+        snapshot: &Snapshot,
+        registry: &Registry,
+        previous: &Routing,
+        made: impl Fn(&snapshot::Endpoint, &EndpointEntry, &Arc<MemberStats>, &Rc<Waiting>) -> Rc<Endpoint>,
+    ) -> Routing {
         let mut routing = Routing {
             generation: snapshot.generation,
             assignment_api: snapshot.assignment_api.clone(),
@@ -165,7 +175,7 @@ impl Routing {
                 let member = entry.members.get(&published.replica.ordinal)?;
                 let reused = previous.endpoints.get(&published.replica);
                 let reused = reused.filter(|endpoint| Arc::ptr_eq(&endpoint.health, &known.health));
-                let made = || Endpoint::new(published, known, member, shared, &waiting);
+                let made = || made(published, known, member, &waiting);
                 Some(Place::new(reused.cloned().unwrap_or_else(made), published, &spec.balancing))
             });
             let places: Vec<Place> = places.collect();

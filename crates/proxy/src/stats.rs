@@ -1,7 +1,7 @@
 //! Process-wide counters of endpoints, members and services, and the signals that say a report is due.
 //!
-//! Everything here is atomic: a request counts without waiting for a lock. Who keeps these counters and for how long is
-//! in [`crate::registry`].
+//! A request counts without waiting for a lock, and what every request counts, in memory of its worker alone. Who keeps
+//! these counters and for how long is in [`crate::registry`].
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::budget::Budget;
 use crate::error::Refusal;
 use crate::outlier::{Circle, Task};
+use crate::per_worker::PerWorker;
 use crate::stripes::Stripes;
 
 /// Turns that an endpoint may catch up.
@@ -76,29 +77,43 @@ impl Signals {
 }
 
 /// What is counted of one endpoint. A new one is not published until the registry says so.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EndpointStats {
+    /// One number for all workers: every choice reads it, and the drain handshake ends when it is 0.
     in_flight: AtomicU32,
+    requests: PerWorker<AtomicU64>,
     streams: AtomicU32,
-    requests: AtomicU64,
     turns: AtomicU64,
     failures: AtomicU64,
     published: AtomicBool,
 }
 
 impl EndpointStats {
+    /// For so many workers.
+    pub(crate) fn new(workers: usize) -> EndpointStats {
+        EndpointStats {
+            in_flight: AtomicU32::new(0),
+            requests: PerWorker::new(workers),
+            streams: AtomicU32::new(0),
+            turns: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            published: AtomicBool::new(false),
+        }
+    }
+
     /// A place for a request is taken at this endpoint.
     pub(crate) fn reserve(&self, signals: &Signals) {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
         signals.touch();
     }
 
-    /// A request goes there.
-    pub(crate) fn count(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    /// A worker's request goes there.
+    pub(crate) fn count(&self, worker: usize) {
+        self.requests.of(worker).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// That request has ended, or its place is given back. The last one of an endpoint that is being drained is news for the controller.
+    /// That request has ended, or its place is given back. The last one of an endpoint that is being drained is news for
+    /// the controller.
     pub(crate) fn end(&self, signals: &Signals) {
         let last = self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && !self.published.load(Ordering::SeqCst) { signals.hurry() } else { signals.touch() }
@@ -129,7 +144,7 @@ impl EndpointStats {
     }
 
     pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.requests.sum(|own| own)
     }
 
     /// How often it was chosen by load or turn, and not by a key: between equally loaded endpoints the one with fewer
@@ -188,9 +203,9 @@ impl UpstreamError {
 }
 
 /// What is counted of one member's place, over all replicas that filled it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct MemberStats {
-    pub(crate) requests: AtomicU64,
+    requests: PerWorker<AtomicU64>,
     ejections: [AtomicU64; EjectReason::ALL.len()],
     /// Connections that were made.
     pub(crate) connections: AtomicU64,
@@ -198,6 +213,25 @@ pub(crate) struct MemberStats {
 }
 
 impl MemberStats {
+    /// For so many workers.
+    pub(crate) fn new(workers: usize) -> MemberStats {
+        MemberStats {
+            requests: PerWorker::new(workers),
+            ejections: Default::default(),
+            connections: AtomicU64::new(0),
+            errors: Default::default(),
+        }
+    }
+
+    /// A worker's request goes there.
+    pub(crate) fn count(&self, worker: usize) {
+        self.requests.of(worker).fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.sum(|own| own)
+    }
+
     /// It was ejected for this; returns how often it has been for anything.
     pub(crate) fn eject(&self, reason: EjectReason) -> u64 {
         self.ejections[reason as usize].fetch_add(1, Ordering::Relaxed);
@@ -218,7 +252,7 @@ impl MemberStats {
 }
 
 /// What is counted of one service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ServiceStats {
     pub(crate) replays: AtomicU64,
     /// Tries beside a first one that took long.
@@ -235,29 +269,41 @@ pub(crate) struct ServiceStats {
     pub(crate) circle: Arc<Circle>,
     pub(crate) stripes: Stripes,
     refusals: [AtomicU64; Refusal::ALL.len()],
-    recent: Mutex<Recent>,
-}
-
-/// A sample of the keys of recent requests, and the minutes that it counts in.
-#[derive(Debug)]
-struct Recent {
+    /// Since when minutes are counted.
     start: Instant,
-    sample: KeySample,
-}
-
-impl Default for Recent {
-    fn default() -> Recent {
-        Recent { start: Instant::now(), sample: KeySample::default() }
-    }
-}
-
-impl Recent {
-    fn minute(&self) -> u64 {
-        self.start.elapsed().as_secs() / 60
-    }
+    /// A sample of the keys of recent requests.
+    recent: PerWorker<Mutex<KeySample>>,
 }
 
 impl ServiceStats {
+    /// For so many workers.
+    pub(crate) fn new(workers: usize) -> ServiceStats {
+        ServiceStats {
+            replays: AtomicU64::new(0),
+            hedges: AtomicU64::new(0),
+            hedges_won: AtomicU64::new(0),
+            over_budget: AtomicU64::new(0),
+            queued: Arc::default(),
+            held: AtomicU32::new(0),
+            budget: Budget::default(),
+            circle: Arc::default(),
+            stripes: Stripes::new(workers),
+            refusals: Default::default(),
+            start: Instant::now(),
+            recent: PerWorker::new(workers),
+        }
+    }
+
+    fn minute(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.start).as_secs() / 60
+    }
+
+    /// The samples of all workers, as of one moment each.
+    fn recent(&self) -> KeySample {
+        let sample = |own: &Mutex<KeySample>| own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.recent.iter().map(sample).collect()
+    }
+
     /// Asks for a try after the first one.
     pub(crate) fn may_retry(&self, share: Percent) -> bool {
         let granted = self.budget.withdraw(share, self.stripes.completed());
@@ -277,32 +323,26 @@ impl ServiceStats {
         self.refusals[refusal as usize].load(Ordering::Relaxed)
     }
 
-    /// A request has this key. Never waits: while another worker notes one, this one is left out of the sample.
-    pub(crate) fn offer(&self, key: &[u8], random: u32) {
-        if let Ok(mut recent) = self.recent.try_lock() {
-            let minute = recent.minute();
-            recent.sample.offer(minute, key, random);
+    /// A worker's request has this key. Never waits: while somebody reads the sample, it is left out.
+    pub(crate) fn offer(&self, worker: usize, key: &[u8], now: Instant, random: u32) {
+        if let Ok(mut sample) = self.recent.of(worker).try_lock() {
+            sample.offer(self.minute(now), key, random);
         }
     }
 
     /// What the controller wants to know of requests.
     pub(crate) fn report(&self) -> ServiceReport {
         let (queued, held) = (self.queued.load(Ordering::Relaxed), self.held.load(Ordering::SeqCst));
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         ServiceReport {
             waiting: queued.saturating_add(held),
             responses: self.stripes.completed(),
-            hottest_permille: recent.sample.hottest_permille(recent.minute()),
+            hottest_permille: self.recent().hottest_permille(self.minute(Instant::now())),
         }
     }
 
     /// What a change of the ring would mean for the requests of the last minutes.
     pub(crate) fn moved(&self, before: &Ring, after: &Ring) -> Option<TrafficMoved> {
-        let (minute, sample) = {
-            let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            (recent.minute(), recent.sample.clone())
-        };
-        sample.moved(minute, before, after)
+        self.recent().moved(self.minute(Instant::now()), before, after)
     }
 }
 

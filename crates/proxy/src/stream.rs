@@ -226,7 +226,7 @@ impl Try<'_> {
                 Ok(response) => response,
                 Err(outcome) => return outcome,
             };
-            endpoint.health.answered(response.status, None, in_flight.is_proof());
+            endpoint.answered(response.status, None, in_flight.is_proof());
             in_flight.end_proof();
             if let Some(path) = path.filter(|_| response.status == 404) {
                 return Outcome::Refused(Own::Answer(assignment::unknown_endpoint(&path)));

@@ -1,15 +1,12 @@
 //! What every request counts of its service: durations, statuses and bytes, each worker in memory of its own.
 //!
-//! Two cores that count in one cache line wait for each other; here a count costs one uncontended atomic addition.
-//! A reader adds the stripes up. Deliberately absent: what is counted of single servers, which the drain handshake
-//! needs as one number (`stats`).
+//! A reader adds the stripes up. Deliberately absent: what is counted of single servers (`stats`).
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Workers beyond this many share stripes: counts stay right, they only cost more.
-const STRIPES: usize = 16;
+use crate::per_worker::PerWorker;
 
 /// Upper bounds of the buckets of durations, in microseconds.
 const BOUNDS_US: [u64; 14] = [
@@ -18,12 +15,11 @@ const BOUNDS_US: [u64; 14] = [
 ];
 
 /// Counters of one service, striped by worker.
-#[derive(Debug, Default)]
-pub(crate) struct Stripes([Stripe; STRIPES]);
+#[derive(Debug)]
+pub(crate) struct Stripes(PerWorker<Stripe>);
 
-/// One worker's. Aligned so that no two stripes share a pair of cache lines.
+/// One worker's.
 #[derive(Debug, Default)]
-#[repr(align(128))]
 struct Stripe {
     buckets: [AtomicU64; BOUNDS_US.len()],
     beyond: AtomicU64,
@@ -51,13 +47,14 @@ pub(crate) struct Totals {
 }
 
 impl Stripes {
-    fn of(&self, worker: usize) -> &Stripe {
-        &self.0[worker % STRIPES]
+    /// For so many workers.
+    pub(crate) fn new(workers: usize) -> Stripes {
+        Stripes(PerWorker::new(workers))
     }
 
     /// A request has ended: its response was handed over whole, or given up.
     pub(crate) fn end(&self, worker: usize, took: Duration, sent: u64) {
-        let stripe = self.of(worker);
+        let stripe = self.0.of(worker);
         let micros = took.as_micros() as u64;
         let bucket = BOUNDS_US.iter().position(|bound| micros <= *bound);
         bucket.map_or(&stripe.beyond, |index| &stripe.buckets[index]).fetch_add(1, Ordering::Relaxed);
@@ -70,13 +67,13 @@ impl Stripes {
     /// A response begins, whoever made it.
     pub(crate) fn respond(&self, worker: usize, status: u16) {
         let class = usize::from(status / 100).clamp(1, 5);
-        self.of(worker).responses[class - 1].fetch_add(1, Ordering::Relaxed);
+        self.0.of(worker).responses[class - 1].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Bytes of a request's body have come.
     pub(crate) fn receive(&self, worker: usize, bytes: u64) {
         if bytes > 0 {
-            self.of(worker).received.fetch_add(bytes, Ordering::Relaxed);
+            self.0.of(worker).received.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
@@ -89,9 +86,7 @@ impl Stripes {
 
     /// All workers' together.
     pub(crate) fn totals(&self) -> Totals {
-        let sum = |of: &dyn Fn(&Stripe) -> &AtomicU64| -> u64 {
-            self.0.iter().map(|stripe| of(stripe).load(Ordering::Relaxed)).sum()
-        };
+        let sum = |of: &dyn Fn(&Stripe) -> &AtomicU64| self.0.sum(of);
         Totals {
             buckets: array::from_fn(|index| {
                 (BOUNDS_US[index] as f64 / 1e6, sum(&|stripe| &stripe.buckets[index]))
@@ -114,10 +109,10 @@ mod tests {
 
     #[test]
     fn counts_of_all_workers_are_added_up_and_bounds_belong_to_their_bucket() {
-        let stripes = Stripes::default();
-        for worker in 0..3 * STRIPES {
-            stripes.end(worker, Duration::from_micros(100), 7);
-            stripes.respond(worker, 200);
+        let stripes = Stripes::new(3);
+        for request in 0..48 {
+            stripes.end(request % 3, Duration::from_micros(100), 7);
+            stripes.respond(request % 3, 200);
         }
         stripes.end(0, Duration::from_micros(101), 0);
         stripes.end(1, Duration::from_secs(60), 0);
@@ -133,7 +128,7 @@ mod tests {
     #[test]
     fn a_count_costs_nanoseconds() {
         const ROUNDS: u32 = 2_000_000;
-        let stripes = Stripes::default();
+        let stripes = Stripes::new(2);
         let best = |count: &dyn Fn(u32)| {
             let run = |_| {
                 let started = Instant::now();

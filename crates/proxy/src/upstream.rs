@@ -42,6 +42,8 @@ const IDLE_TIMEOUT_ONCE_ONLY: Duration = Duration::from_millis(900);
 /// A replica as one worker sees it.
 pub(crate) struct Endpoint {
     pub(crate) replica: ReplicaName,
+    /// Which one it is.
+    worker: usize,
     pub(crate) stats: Arc<EndpointStats>,
     pub(crate) health: Arc<Health>,
     pub(crate) member: Arc<MemberStats>,
@@ -126,6 +128,7 @@ pub(crate) enum Reuse {
 
 impl Endpoint {
     pub(crate) fn new(
+        worker: usize,
         published: &snapshot::Endpoint,
         known: &EndpointEntry,
         member: &Arc<MemberStats>,
@@ -134,6 +137,7 @@ impl Endpoint {
     ) -> Rc<Endpoint> {
         let endpoint = Rc::new(Endpoint {
             replica: published.replica.clone(),
+            worker,
             stats: Arc::clone(&known.stats),
             health: Arc::clone(&known.health),
             member: Arc::clone(member),
@@ -144,6 +148,16 @@ impl Endpoint {
         let watched = Rc::downgrade(&endpoint);
         drop(tokio::task::spawn_local(poll_fn(move |cx| Endpoint::watch(&watched, cx))));
         endpoint
+    }
+
+    /// It has answered a request, as [`Health::answered`] wants to know.
+    pub(crate) fn answered(&self, status: u16, took: Option<Duration>, proof: bool) {
+        self.health.answered(self.worker, status, took, proof);
+    }
+
+    /// After how long an answer of it is later than usual, if anything is known.
+    pub(crate) fn hedge_delay(&self) -> Option<Duration> {
+        self.health.hedge_delay(self.worker)
     }
 
     /// Takes a place for a request at this endpoint. Called in the same breath as the choice: between the two
@@ -389,8 +403,8 @@ impl Pool {
 impl InFlight {
     /// Counts the request as given to this endpoint.
     pub(crate) fn count(&self) {
-        self.endpoint.stats.count();
-        self.endpoint.member.requests.fetch_add(1, Ordering::Relaxed);
+        self.endpoint.stats.count(self.endpoint.worker);
+        self.endpoint.member.count(self.endpoint.worker);
     }
 
     pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {

@@ -175,7 +175,7 @@ impl Worker {
     /// Swaps in the newest snapshot and says so. Until the acknowledgement nothing is awaited.
     fn swap(&self) {
         let previous = self.routing();
-        let next = Rc::new(Routing::newest(&self.shared, &previous));
+        let next = Rc::new(Routing::newest(&self.shared, self.index, &previous));
         self.routing.replace(Rc::clone(&next));
         previous.retire(&next);
         self.shared.acknowledge(self.index, next.generation);
