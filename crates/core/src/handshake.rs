@@ -18,6 +18,10 @@ pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Handshake {
     published: BTreeSet<ReplicaName>,
     withdrawn: BTreeMap<ReplicaName, Withdrawal>,
+    /// The first publication of this run, by which whoever an earlier run may have published is withdrawn.
+    first: Option<Withdrawal>,
+    /// Made by this run, so that no earlier one has published them. Needed until that publication is acknowledged.
+    made: BTreeSet<ReplicaName>,
     newest: Generation,
     newest_at: Timestamp,
     report: Report,
@@ -56,11 +60,20 @@ impl Handshake {
         self.published.extend(alive);
     }
 
+    /// Takes note of a replica that this run makes. Whoever comes to life and is not one of them may have been published
+    /// by an earlier run: somebody may start it again just after the first list has shown it dead.
+    pub fn make(&mut self, name: ReplicaName) {
+        if self.first.is_none_or(|first| first.acknowledged_at.is_none()) {
+            self.made.insert(name);
+        }
+    }
+
     /// Takes note of a newly published snapshot.
     pub fn publish(&mut self, snapshot: &Snapshot, now: Timestamp) {
         let next: BTreeSet<ReplicaName> = snapshot.endpoints().map(|e| e.replica.clone()).collect();
+        let withdrawal = Withdrawal { generation: snapshot.generation, at: now, acknowledged_at: None };
+        self.first.get_or_insert(withdrawal);
         for gone in self.published.difference(&next) {
-            let withdrawal = Withdrawal { generation: snapshot.generation, at: now, acknowledged_at: None };
             self.withdrawn.insert(gone.clone(), withdrawal);
         }
         self.withdrawn.retain(|name, _| !next.contains(name));
@@ -70,10 +83,13 @@ impl Handshake {
 
     /// Takes note of what the data plane reports.
     pub fn report(&mut self, report: Report, now: Timestamp) {
-        for withdrawal in self.withdrawn.values_mut() {
+        for withdrawal in self.withdrawn.values_mut().chain(&mut self.first) {
             if withdrawal.acknowledged_at.is_none() && report.acknowledged >= withdrawal.generation {
                 withdrawal.acknowledged_at = Some(now);
             }
+        }
+        if self.first.is_some_and(|first| first.acknowledged_at.is_some()) {
+            self.made.clear();
         }
         self.report = report;
     }
@@ -85,6 +101,7 @@ impl Handshake {
         let is_busy = |name: &ReplicaName| endpoints.get(name).is_some_and(|endpoint| endpoint.in_flight > 0);
         self.withdrawn
             .retain(|name, withdrawal| exists(name) || withdrawal.acknowledged_at.is_none() || is_busy(name));
+        self.made.retain(exists);
     }
 
     /// How far the withdrawal of a replica has come.
@@ -92,7 +109,8 @@ impl Handshake {
         if self.published.contains(name) {
             return DrainState::Published;
         }
-        let Some(withdrawal) = self.withdrawn.get(name) else { return DrainState::Drained };
+        let by_first = || self.first.as_ref().filter(|_| !self.made.contains(name));
+        let Some(withdrawal) = self.withdrawn.get(name).or_else(by_first) else { return DrainState::Drained };
         let Some(acknowledged_at) = withdrawal.acknowledged_at else {
             return DrainState::Unacknowledged(now.since(withdrawal.at));
         };
@@ -151,6 +169,33 @@ mod tests {
         assert_eq!(handshake.drain_state(&name, Timestamp(30)), waiting);
         handshake.report(acknowledged(7), Timestamp(40));
         assert_eq!(handshake.drain_state(&name, Timestamp(50)), DrainState::Drained);
+    }
+
+    #[test]
+    fn who_comes_to_life_after_the_first_snapshot_may_have_been_published_before_it() {
+        // Found by the simulation: dead in the first list of a run, and started again by somebody before the data plane
+        // had heard of that run.
+        let (name, own): (ReplicaName, ReplicaName) =
+            ("web-2-0".parse().unwrap(), "web-2-1".parse().unwrap());
+        let mut handshake = Handshake::default();
+        handshake.publish(&Snapshot { generation: Generation(7), ..Snapshot::default() }, Timestamp(10));
+        handshake.make(own.clone());
+        handshake.retain(|_| true);
+        let waiting = DrainState::Unacknowledged(Duration::from_millis(20));
+        assert_eq!(handshake.drain_state(&name, Timestamp(30)), waiting);
+        assert_eq!(handshake.drain_state(&own, Timestamp(30)), DrainState::Drained, "nobody knows of it");
+        let mut busy = acknowledged(7);
+        busy.endpoints.insert(name.clone(), EndpointReport { in_flight: 1, ..EndpointReport::default() });
+        handshake.report(busy, Timestamp(40));
+        let draining = DrainState::Draining { in_flight: 1, since: Timestamp(40) };
+        assert_eq!(handshake.drain_state(&name, Timestamp(50)), draining);
+        handshake.publish(&Snapshot { generation: Generation(8), ..Snapshot::default() }, Timestamp(60));
+        handshake.report(acknowledged(7), Timestamp(70));
+        assert_eq!(
+            handshake.drain_state(&name, Timestamp(80)),
+            DrainState::Drained,
+            "later ones change nothing"
+        );
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl World {
         self.gone.retain(|_, ended| *ended >= begun);
         let names: BTreeSet<&ReplicaName> = next.values().map(|r| &r.name).collect();
         self.health.retain(|name, _| names.contains(name));
-        self.handshake.retain(|name| names.contains(name));
+        self.handshake.retain(|name| names.contains(name) || self.pending.contains_key(name));
         self.stopping.retain(|id, _| next.get(id).is_some_and(stopping::may_be));
         self.listed = Some(next);
         self.forget_drift();
@@ -202,6 +202,7 @@ impl World {
         now: Timestamp,
     ) {
         self.history.record_attempt(name);
+        self.handshake.make(name.clone());
         self.begin_action(name, Pending::Create, now);
         if let Some(action) = self.pending.get_mut(name) {
             action.creating = Some(revision.clone());

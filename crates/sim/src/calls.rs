@@ -184,6 +184,7 @@ impl Simulation<'_> {
             }
             (Step::Remove { id }, Ok(_)) => c.world.removed(&call.name, id),
             (Step::Repair { .. }, Ok(_)) => c.world.repaired(&call.name, at),
+            (Step::Repair { .. }, Err(failed)) => _ = c.world.repair_failed(&call.name, failed.why, at),
             (_, Err(_)) => c.world.action_failed(&call.name, at),
         }
         self.come_to(match call.step {

@@ -387,7 +387,10 @@ impl Simulation<'_> {
                 (name, Step::Repair { id })
             }
         };
-        self.mutations += 1;
+        match step {
+            Step::Repair { .. } if c.world.is_unrepaired(&name) => self.retries += 1,
+            _ => self.mutations += 1,
+        }
         self.note(|| format!("act: {action:?}"));
         self.begin_call(Call { run, name, step, answer_lost: false, start_refused: false });
     }

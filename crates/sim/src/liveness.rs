@@ -4,7 +4,8 @@ use ringmaster_core::observed::ReplicaState;
 use ringmaster_core::status::{ConditionKind, Phase, ServiceStatus};
 use ringmaster_core::{Ordinal, ServiceName};
 
-use crate::engine::{Ailment, Owner};
+use crate::controller::Controller;
+use crate::engine::{Ailment, Container, Owner};
 use crate::event::Event;
 use crate::fault::Fault;
 use crate::promise::Promise;
@@ -114,6 +115,9 @@ impl Simulation<'_> {
 
     /// It stays so, and nothing is done meanwhile.
     fn check_rest(&mut self) {
+        // A service has no rest before its requests have ended: a count that follows the load goes down only then.
+        let until = self.now + crate::strike::LONG_REQUEST_MAX;
+        while !self.plane.in_flight.is_empty() && self.checks.broken.is_none() && self.step(until) {}
         // What is kept for its output goes a minute after its successor was ready; a tag that was moved may show only now.
         let routed = |sim: &Self| sim.controller.as_ref().map(|c| c.snapshot.generation);
         let windows = self.windows();
@@ -125,14 +129,20 @@ impl Simulation<'_> {
                 break;
             }
         }
-        let (mutations, lists) = (self.mutations, self.lists);
+        let (mutations, retries, lists) = (self.mutations, self.retries, self.lists);
         self.run_for(REST);
-        let (done, listed) = (self.mutations - mutations, self.lists - lists);
-        // A replica that was renamed, and whose name is somebody else's, is tried to be named again every half minute.
-        let struck = |fault| self.struck.keys().any(|(struck, _)| *struck == fault);
-        let blocked = struck(Fault::NameTaken) && (struck(Fault::Renamed) || struck(Fault::Impostor));
-        self.checks.expect(Promise::S13, blocked || done == 0 && listed <= REST / 10_000 + 2, || {
-            format!("{done} actions and {listed} lists in {REST} ms in which nothing happened")
+        let (done, tried, listed) = (self.mutations - mutations, self.retries - retries, self.lists - lists);
+        // One whose name is another's is tried to be named again, after waits that are longer than this by now.
+        let unrepaired = |c: &Controller| {
+            c.world.replicas().filter(|replica| c.world.is_unrepaired(&replica.name)).count()
+        };
+        let blocked = self.controller.as_ref().map_or(0, unrepaired);
+        let rests = done == 0 && tried <= blocked as u64 && listed <= REST / 10_000 + 2 + tried;
+        self.checks.expect(Promise::S13, rests, || {
+            format!(
+                "{done} actions, {tried} more tries for {blocked} that cannot be repaired, and {listed} lists in {REST} \
+                 ms in which nothing happened"
+            )
         });
         let is_so = self.is_as_desired();
         let why = if is_so { String::new() } else { self.why_not() };
@@ -253,8 +263,7 @@ impl Simulation<'_> {
                 let revision = c.statuses.get(name).and_then(|status| status.revision.clone());
                 let whole = one.state == ReplicaState::Running
                     && one.answers(self.now)
-                    && (one.owner == Owner::Impostor
-                        || one.name.as_ref().map(ToString::to_string) == Some(one.engine_name.clone()))
+                    && (one.owner == Owner::Impostor || self.is_named(c, one))
                     && Some(one.revision.to_string()) == revision
                     && one.template.as_deref().is_none_or(|template| *template == service.spec.template)
                     && one.host == member.host;
@@ -271,7 +280,7 @@ impl Simulation<'_> {
                 }
             }
         }
-        let lives_unwanted = |container: &crate::engine::Container| {
+        let lives_unwanted = |container: &Container| {
             let name = container.name.as_ref()?;
             let service = c.desired.services.get(&name.service)?;
             let known = c.world.replicas().any(|replica| Some(replica.address) == Some(container.address));
@@ -279,6 +288,14 @@ impl Simulation<'_> {
                 .then(|| format!("{name} lives and is not desired"))
         };
         self.engine.ours().find_map(|(_, container)| lives_unwanted(container))
+    }
+
+    /// Whether a replica has its name on the engine. Where somebody renamed it, and another object has taken its name
+    /// since, only a person can tell which of them is to have it: enough is done if that it cannot be repaired is told.
+    fn is_named(&self, c: &Controller, one: &Container) -> bool {
+        let Some(name) = &one.name else { return false };
+        let engine_name = name.to_string();
+        one.engine_name == engine_name || self.engine.is_taken(&engine_name) && c.world.is_unrepaired(name)
     }
 
     /// One place is bad for good: all others serve, and it is reported.

@@ -162,7 +162,8 @@ impl Simulation<'_> {
         let Edit::GiveUp(_, failed) = edit else { return };
         if saved && self.healed_at.is_some() && Flaw::of(&failed.1.template).is_some() {
             // Somebody's container answered for it once: only a person knows better.
-            let spec = self.spec_of(&name);
+            let mut spec = self.spec_of(&name);
+            spec.replicas = None; // The live number stays, or the place that is bad on purpose might go with it.
             self.after(1, Event::Edit(Edit::force(name.clone(), spec)));
         }
         let service = self.store.desired.services.get(&name);

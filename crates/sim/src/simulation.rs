@@ -73,6 +73,8 @@ pub(crate) struct Simulation<'a> {
     pub(crate) cursed: Option<(ServiceName, u16)>,
     /// What was changed on the engine by the controller, and what was listed, since the run began.
     pub(crate) mutations: u64,
+    /// Of repairs that have failed, how many were tried again.
+    pub(crate) retries: u64,
     pub(crate) lists: u64,
     pub(crate) steps: u64,
     pub(crate) struck: BTreeMap<(Fault, Boundary), u64>,
@@ -116,6 +118,7 @@ impl<'a> Simulation<'a> {
             slow_start_until: 0,
             cursed: None,
             mutations: 0,
+            retries: 0,
             lists: 0,
             steps: 0,
             struck: BTreeMap::new(),

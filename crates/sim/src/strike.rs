@@ -16,6 +16,9 @@ use crate::store::Edit;
 /// What is deleted for a moment is applied again within so many milliseconds.
 pub(crate) const DELETED_FOR_MAX: u64 = 9_000;
 
+/// A request that takes very long takes so many milliseconds at most.
+pub(crate) const LONG_REQUEST_MAX: u64 = 90_000;
+
 impl Simulation<'_> {
     /// Lets a fault strike. False if there is nothing for it to strike.
     pub(crate) fn strike(&mut self, fault: Fault, particulars: u64) -> bool {
@@ -48,7 +51,7 @@ impl Simulation<'_> {
             Fault::LongRequest => {
                 let key = random.next().to_le_bytes();
                 let Some(name) = self.plane.choose(random.below(8) as usize, &key) else { return false };
-                self.request_for(name, random.between(10_000, 90_000));
+                self.request_for(name, random.between(10_000, LONG_REQUEST_MAX));
             }
             Fault::TagMoved => self.engine.tags_moved += 1,
             Fault::NameTaken => return self.take_name(random),

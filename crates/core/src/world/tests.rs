@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use super::*;
+use crate::desired::DesiredService;
+use crate::manifest::{self, Source};
+use crate::observed::ExitInfo;
+use crate::plan::Action;
 use crate::reason::Reason;
+use crate::ring::RingState;
+use crate::snapshot::{EndpointReport, Report, Snapshot};
 
 /// One that runs, and that the runtime knows by its own name.
 pub(super) fn replica(name: &str) -> RuntimeReplica {
@@ -163,4 +169,48 @@ fn an_action_of_unknown_effect_counts_until_a_list_that_began_later() {
     let later = world.begin_list();
     world.end_list(later, vec![]);
     assert_eq!(world.creating(&name.service), 0);
+}
+
+/// One service `web` with a single place.
+fn desired() -> Desired {
+    let text = "apiVersion: ringmaster/v1\nkind: Service\nmetadata: { name: web }\nspec:\n  template: { image: x }\n";
+    let source = Source { file: "x", text };
+    let (name, declared) = manifest::parse(&[source]).unwrap().services.into_iter().next().unwrap();
+    let mut ring = RingState::new(&declared.spec.balancing, 1).unwrap();
+    let service = DesiredService::declare(&name, None, declared.spec, &mut ring, Generation(1)).unwrap().0;
+    Desired { generation: Generation(1), services: BTreeMap::from([(name, service)]), ..Desired::default() }
+}
+
+#[test]
+fn who_is_started_again_just_after_a_restart_of_ours_is_not_stopped_before_the_data_plane_has_heard_of_us() {
+    // Found by the simulation: dead in the first list, so not adopted; alive in the second, and a duplicate by then.
+    let (desired, mut world) = (desired(), World::default());
+    world.revisions.insert("web".parse().unwrap(), Ok(Revision("r".to_owned())));
+    let exited = RuntimeReplica {
+        state: ReplicaState::Exited(ExitInfo::default()),
+        address: None,
+        ..replica("web-0-0")
+    };
+    let list = world.begin_list();
+    world.listed(list, vec![exited], Duration::ZERO, Timestamp(0));
+    let outlook = Outlook { first_generation: Generation(7), settle: Duration::ZERO };
+    let first = world.pass(&desired, &Snapshot::default(), outlook, Timestamp(10)).unwrap();
+    let [Action::Create { name, revision, .. }] = &first.plan.actions[..] else { panic!("{:?}", first.plan) };
+    world.begin_create(name, revision, None, Timestamp(10));
+    world.created(replica(&name.to_string()));
+    let list = world.begin_list();
+    world.listed(list, vec![replica("web-0-0"), replica("web-0-1")], Duration::ZERO, Timestamp(20));
+    let snapshot = first.snapshot.unwrap();
+    let mut removed = |acknowledged, in_flight, at| {
+        let endpoint = EndpointReport { in_flight, ..EndpointReport::default() };
+        let endpoints = BTreeMap::from([("web-0-0".parse().unwrap(), endpoint)]);
+        let report = Report { acknowledged: Generation(acknowledged), endpoints, ..Report::default() };
+        world.handshake.report(report, Timestamp(at));
+        let pass = world.pass(&desired, &snapshot, outlook, Timestamp(at)).unwrap();
+        let removes = |action: &Action| matches!(action, Action::Remove { name, .. } if name.attempt.0 == 0);
+        pass.plan.actions.iter().any(removes)
+    };
+    assert!(!removed(6, 0, 30), "requests may go to it by the snapshot of the run before");
+    assert!(!removed(7, 1, 40), "one goes on");
+    assert!(removed(7, 0, 50), "the last has ended");
 }
