@@ -42,15 +42,6 @@ pub struct TrafficMoved {
     pub share: f64,
 }
 
-impl FromIterator<KeySample> for KeySample {
-    /// Several samples of different requests as one: each minute of each counts for as many requests as it was taken of.
-    fn from_iter<I: IntoIterator<Item = KeySample>>(samples: I) -> KeySample {
-        let mut windows: Vec<Window> = samples.into_iter().flat_map(|sample| sample.windows).collect();
-        windows.sort_by_key(|window| window.minute);
-        KeySample { windows }
-    }
-}
-
 impl KeySample {
     /// Takes note of a request in a minute, counted from any start. `random` is even over 32 bits.
     pub fn offer(&mut self, minute: u64, key: &[u8], random: u32) {
@@ -69,41 +60,48 @@ impl KeySample {
             *kept = key.into();
         }
     }
+}
 
-    /// The share of the keyed requests of this and the last minute that have the most frequent key, in thousandths,
-    /// estimated from the sample; none of fewer than 100 requests.
-    pub fn hottest_permille(&self, minute: u64) -> Option<u16> {
-        let mut counts: HashMap<&[u8], f64> = HashMap::new();
-        let mut total = 0;
-        for window in self.windows.iter().filter(|window| window.minute + 1 >= minute) {
-            total += window.offered;
-            // Each key that is kept stands for as many requests.
-            let stands_for = window.offered as f64 / window.keys.len().max(1) as f64;
-            for key in &window.keys {
-                *counts.entry(key).or_default() += stands_for;
-            }
+/// The share of the keyed requests of this and the last minute that have the most frequent key, in thousandths,
+/// estimated from samples of different requests; none of fewer than 100 requests.
+pub fn hottest_permille<'a>(samples: impl IntoIterator<Item = &'a KeySample>, minute: u64) -> Option<u16> {
+    let mut counts: HashMap<&[u8], f64> = HashMap::new();
+    let mut total = 0;
+    let windows = samples.into_iter().flat_map(|sample| &sample.windows);
+    for window in windows.filter(|window| window.minute + 1 >= minute) {
+        total += window.offered;
+        // Each key that is kept stands for as many requests.
+        let stands_for = window.offered as f64 / window.keys.len().max(1) as f64;
+        for key in &window.keys {
+            *counts.entry(key).or_default() += stands_for;
         }
-        let most = counts.into_values().fold(0.0, f64::max);
-        (total >= HOTTEST_OF_MIN).then(|| (1_000.0 * most / total as f64).round() as u16)
     }
+    let most = counts.into_values().fold(0.0, f64::max);
+    (total >= HOTTEST_OF_MIN).then(|| (1_000.0 * most / total as f64).round() as u16)
+}
 
-    /// What a change of the ring would mean for the requests of the last [`MINUTES`] before and in `minute`. None
-    /// if there were none, or nobody owned their keys.
-    pub fn moved(&self, minute: u64, before: &Ring, after: &Ring) -> Option<TrafficMoved> {
-        let (mut requests, mut moved) = (0_u64, 0.0);
-        for window in self.windows.iter().filter(|window| window.minute + MINUTES > minute) {
-            let owner = |ring: &Ring, key: &[u8]| ring.owner(ring.hash(key));
-            let moves = |key: &[u8]| {
-                owner(before, key).is_some_and(|owner_before| Some(owner_before) != owner(after, key))
-            };
-            let moving = window.keys.iter().filter(|key| moves(key)).count();
-            let share = moving as f64 / window.keys.len().max(1) as f64;
-            requests += window.offered;
-            moved += share * window.offered as f64;
-        }
-        let is_keyed = before.policy().hashes() && !before.members().is_empty();
-        (requests > 0 && is_keyed).then(|| TrafficMoved { requests, share: moved / requests as f64 })
+/// What a change of the ring would mean for the requests of the last [`MINUTES`] before and in `minute`, estimated from
+/// samples of different requests. None if there were none, or nobody owned their keys.
+pub fn moved<'a>(
+    samples: impl IntoIterator<Item = &'a KeySample>,
+    minute: u64,
+    before: &Ring,
+    after: &Ring,
+) -> Option<TrafficMoved> {
+    let (mut requests, mut moved) = (0_u64, 0.0);
+    let windows = samples.into_iter().flat_map(|sample| &sample.windows);
+    for window in windows.filter(|window| window.minute + MINUTES > minute) {
+        let owner = |ring: &Ring, key: &[u8]| ring.owner(ring.hash(key));
+        let moves = |key: &[u8]| {
+            owner(before, key).is_some_and(|owner_before| Some(owner_before) != owner(after, key))
+        };
+        let moving = window.keys.iter().filter(|key| moves(key)).count();
+        let share = moving as f64 / window.keys.len().max(1) as f64;
+        requests += window.offered;
+        moved += share * window.offered as f64;
     }
+    let is_keyed = before.policy().hashes() && !before.members().is_empty();
+    (requests > 0 && is_keyed).then(|| TrafficMoved { requests, share: moved / requests as f64 })
 }
 
 #[cfg(test)]
@@ -119,12 +117,12 @@ mod tests {
             let key = if request % 4 == 0 { 0 } else { request };
             sample.offer(u64::from(request / 10_000), &key.to_le_bytes(), random);
         }
-        let found = sample.hottest_permille(1).unwrap();
+        let found = hottest_permille([&sample], 1).unwrap();
         assert!((200..=300).contains(&found), "{found} of 250");
-        assert_eq!(sample.hottest_permille(3), None, "those minutes are over");
+        assert_eq!(hottest_permille([&sample], 3), None, "those minutes are over");
         let mut few = KeySample::default();
         few.offer(0, b"only", 0);
-        assert_eq!(few.hottest_permille(0), None);
+        assert_eq!(hottest_permille([&few], 0), None);
     }
     use crate::ids::Ordinal;
     use crate::ring::{RingMember, fresh, rehash};
@@ -149,7 +147,7 @@ mod tests {
             let key = if n % 2 == 0 { hot.clone() } else { format!("user-{n}") };
             sample.offer(n / 2_500, key.as_bytes(), rehash(n, 1) as u32);
         }
-        let told = sample.moved(3, &before, &after).unwrap();
+        let told = moved([&sample], 3, &before, &after).unwrap();
         assert_eq!(told.requests, 10_000);
         let exact = 0.5 + 0.5 * before.moved_to(&after).share;
         assert!((told.share - exact).abs() < 0.05, "{} instead of {exact}", told.share);
@@ -166,20 +164,17 @@ mod tests {
             other.offer(0, b"hot", rehash(n, 2) as u32);
         }
         other.offer(1, b"late", 0);
-        let mut both: KeySample = [busy, other].into_iter().collect();
-        let hottest = both.hottest_permille(0).unwrap();
-        assert_eq!(hottest, 200, "5,000 of 25,000");
-        assert_eq!(both.moved(1, &ring(1), &ring(2)).unwrap().requests, 25_001);
-        both.offer(1, b"later", 0);
-        assert_eq!(both.windows.iter().map(|window| window.minute).collect::<Vec<_>>(), [0, 0, 1]);
+        let both = [busy, other];
+        assert_eq!(hottest_permille(&both, 0), Some(200), "5,000 of 25,000");
+        assert_eq!(moved(&both, 1, &ring(1), &ring(2)).unwrap().requests, 25_001);
     }
 
     #[test]
     fn what_is_older_than_the_last_minutes_is_forgotten() {
         let mut sample = KeySample::default();
         sample.offer(1, b"a", 0);
-        assert!(sample.moved(5, &ring(1), &ring(2)).is_some());
-        assert_eq!(sample.moved(6, &ring(1), &ring(2)), None);
+        assert!(moved([&sample], 5, &ring(1), &ring(2)).is_some());
+        assert_eq!(moved([&sample], 6, &ring(1), &ring(2)), None);
         sample.offer(9, b"b", 0);
         assert_eq!(sample.windows.len(), 1);
     }

@@ -3,14 +3,15 @@
 //! A request counts without waiting for a lock, and what every request counts, in memory of its worker alone. Who keeps
 //! these counters and for how long is in [`crate::registry`].
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ringmaster_core::quantity::Percent;
 use ringmaster_core::ring::Ring;
 use ringmaster_core::snapshot::{EjectReason, ServiceReport};
-use ringmaster_core::traffic::{KeySample, TrafficMoved};
+use ringmaster_core::traffic::{self, KeySample, TrafficMoved, hottest_permille};
 use tokio::sync::{Notify, mpsc};
 
 use crate::budget::Budget;
@@ -298,10 +299,9 @@ impl ServiceStats {
         now.saturating_duration_since(self.start).as_secs() / 60
     }
 
-    /// The samples of all workers, as of one moment each.
-    fn recent(&self) -> KeySample {
-        let sample = |own: &Mutex<KeySample>| own.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.recent.iter().map(sample).collect()
+    /// The samples of all workers. While they are held, no request is added to them.
+    fn recent(&self) -> Vec<MutexGuard<'_, KeySample>> {
+        self.recent.iter().map(|own| own.lock().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
     /// Asks for a try after the first one.
@@ -333,16 +333,17 @@ impl ServiceStats {
     /// What the controller wants to know of requests.
     pub(crate) fn report(&self) -> ServiceReport {
         let (queued, held) = (self.queued.load(Ordering::Relaxed), self.held.load(Ordering::SeqCst));
+        let minute = self.minute(Instant::now());
         ServiceReport {
             waiting: queued.saturating_add(held),
             responses: self.stripes.completed(),
-            hottest_permille: self.recent().hottest_permille(self.minute(Instant::now())),
+            hottest_permille: hottest_permille(self.recent().iter().map(Deref::deref), minute),
         }
     }
 
     /// What a change of the ring would mean for the requests of the last minutes.
     pub(crate) fn moved(&self, before: &Ring, after: &Ring) -> Option<TrafficMoved> {
-        self.recent().moved(self.minute(Instant::now()), before, after)
+        traffic::moved(self.recent().iter().map(Deref::deref), self.minute(Instant::now()), before, after)
     }
 }
 
