@@ -39,7 +39,7 @@ struct Options {
     /// Rounds; the median of their ratios is printed [default: 5].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// How long one work lasts on one proxy, in milliseconds [default: 1000].
+    /// How long one work lasts on one proxy, in milliseconds, F four times as long [default: 1000].
     #[arg(long, value_name = "MS")]
     slot_ms: Option<u64>,
     /// Only these works, as in A,C,F.

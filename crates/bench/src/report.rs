@@ -72,8 +72,8 @@ impl Report {
         let beside = if peers.is_empty() { "no peer is installed".to_owned() } else { peers.join(", ") };
         format!(
             "# What a request costs\n\nPrinted by `make bench`. Commit {commit}; {processor}, {cores} cores, Linux {kernel}, load average \
-             {load_average}, {network}; {beside}.\nOne worker on one core, load and origins on another; {} rounds of {:?} per work, \
-             interleaved proxy by proxy; {requests} responses, {}.\nThe ratio is to haproxy in the same round, the median of the \
+             {load_average}, {network}; {beside}.\nOne worker on one core, load and origins on another; {} rounds of {:?} per work \
+             (F four times as long), interleaved proxy by proxy; {requests} responses, {}.\nThe ratio is to haproxy in the same round, the median of the \
              rounds (least and most). Ratios count; times are those of a shared machine.\n\n",
             self.plan.rounds,
             self.plan.slot,
