@@ -250,9 +250,11 @@ fn fault_for(shared: &Shared, parts: &http::request::Parts) -> Option<Arc<Fault>
 
 /// Whether a call such as `POST /containers/*/start` is this one; `*` stands for one segment.
 fn is_about(call: &str, parts: &http::request::Parts) -> bool {
-    let finds_one = parts.uri.query().is_some_and(|query| query.contains("%22id%22"));
+    let asks = |what| parts.uri.query().is_some_and(|query| query.contains(what));
+    // The look at limits, a second after the engine is back, lists only what runs: it is neither.
+    let (finds_one, finds_all) = (asks("%22id%22"), asks("all=true"));
     let call = match call {
-        LIST if finds_one => return false,
+        LIST if finds_one || !finds_all => return false,
         FIND if !finds_one => return false,
         call => call.trim_end_matches(" (all)").trim_end_matches(" (one)"),
     };
