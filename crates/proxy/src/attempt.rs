@@ -408,9 +408,8 @@ async fn attempt(
 ) -> Result<Begun, Failure> {
     let endpoint = Rc::clone(in_flight.endpoint());
     let mut connection = endpoint.connection(reuse, job.worker.now(), connect).await?;
-    let mut buffer = job.worker.buffers.take();
-    let method = job.request.method;
-    let (response, sent) = endpoint.exchange(&mut connection, job.wire, method, &mut buffer).await?;
+    let (method, buffers) = (job.request.method, &job.worker.buffers);
+    let (response, buffer, sent) = endpoint.exchange(&mut connection, job.wire, method, buffers).await?;
     Ok(Begun { connection, buffer, response, in_flight, sent_whole: sent == Sent::Whole, interim: 0 })
 }
 

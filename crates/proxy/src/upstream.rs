@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::h1::head::{Progress, Side};
 use crate::h1::request::Method;
 use crate::h1::response::{self, Response};
-use crate::io::{Buffer, Parts, is_quiet, is_still_quiet, read_more};
+use crate::io::{Buffer, Buffers, Parts, is_quiet, is_still_quiet, read_more};
 use crate::outlier::{ConnectError, Health, Proof};
 use crate::queue::Waiting;
 use crate::registry::{EndpointEntry, Shared};
@@ -192,22 +192,28 @@ impl Endpoint {
         Err(self.fail(FailureKind::Connect, true))
     }
 
-    /// Sends a request that is at hand as a whole, and waits until the head of a response is in `buffer`.
+    /// Sends a request that is at hand as a whole, and waits until the head of a response is in a buffer, which it
+    /// takes only then: most of what is in flight waits, and the fewer buffers go round, the warmer they are.
     ///
-    /// An endpoint may answer before it has taken everything; then `unsent` bytes are left, and the connection cannot
-    /// be used again. Cancel-safe: dropping it closes the connection.
+    /// An endpoint may answer before it has taken everything; then some bytes are left unsent, and the connection
+    /// cannot be used again. Cancel-safe: dropping it closes the connection.
     pub(crate) async fn exchange(
         self: &Rc<Self>,
         connection: &mut Connection,
         wire: &[u8],
         method: Method,
-        buffer: &mut Buffer,
-    ) -> Result<(Response, Sent), Failure> {
+        buffers: &Rc<Buffers>,
+    ) -> Result<(Response, Buffer, Sent), Failure> {
         let written = Cell::new(0);
         let answer = {
             let (mut source, mut sink) = connection.stream.split();
             let mut write_failed = false;
-            let mut answer = std::pin::pin!(read_head(&mut source, buffer, method));
+            let mut answer = std::pin::pin!(async {
+                // An error shows when it is read.
+                let _ready_or_broken = poll_fn(|cx| source.as_ref().poll_read_ready(cx)).await;
+                let mut buffer = buffers.take();
+                read_head(&mut source, &mut buffer, method).await.map(|response| (response, buffer))
+            });
             poll_fn(|cx| {
                 while written.get() < wire.len() && !write_failed {
                     match Pin::new(&mut sink).poll_write(cx, &wire[written.get()..]) {
@@ -222,8 +228,10 @@ impl Endpoint {
             .await
         };
         match answer {
-            Ok(response) if written.get() == wire.len() => Ok((response, Sent::Whole)),
-            Ok(response) => Ok((response, Sent::Partly)),
+            Ok((response, buffer)) => {
+                let sent = if written.get() == wire.len() { Sent::Whole } else { Sent::Partly };
+                Ok((response, buffer, sent))
+            }
             Err(failure) => Err(self.judge(&failure, connection.reused, written.get() == 0)),
         }
     }

@@ -14,6 +14,8 @@ pub(crate) const LINE_BYTES_MAX: usize = 8 << 10;
 pub(crate) const FIELDS_BYTES_MAX: usize = 64 << 10;
 /// Most fields of a head or a trailer section.
 pub(crate) const FIELDS_MAX: usize = 100;
+/// Longest name of a field that is looked for in one go, with its colon.
+const USUAL_NAME_BYTES_MAX: usize = 64;
 /// Most empty lines before a request (RFC 9112 section 2.2 asks for one at least).
 const EMPTY_LINES_MAX: usize = 2;
 
@@ -277,8 +279,13 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
 
 /// The length of the name, and the place of the value, of a whole field with at most one blank before its value, none
 /// behind it and no tab; none for all others.
+///
+/// A colon is looked for only where that of a usual name stands: behind the last field there may be a long body.
 fn usual_field(bytes: &[u8]) -> Option<(usize, Range<usize>)> {
-    let name_len = first_colon(bytes)?;
+    if bytes.first() == Some(&b'\r') {
+        return None;
+    }
+    let name_len = first_colon(&bytes[..bytes.len().min(USUAL_NAME_BYTES_MAX)])?;
     if !is_token(&bytes[..name_len]) {
         return None;
     }
