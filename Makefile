@@ -200,7 +200,7 @@ fuzz: ## Fuzz the formulas, the ring's bytes, the manifest and the HTTP parsers,
 	@cd crates/core && $(FUZZ) formula -- $(FUZZ_LIMITS) -dict=fuzz/dictionaries/formula
 	@cd crates/core && $(FUZZ) table -- $(FUZZ_LIMITS)
 	@cd crates/core && $(FUZZ) manifest fuzz/corpus/manifest $(CURDIR)/manifests -- $(FUZZ_LIMITS) -dict=fuzz/dictionaries/manifest
-	@cd crates/proxy && for target in request_head response_head chunked differential; do \
+	@cd crates/proxy && for target in request_head response_head chunked differential hyper; do \
 		$(FUZZ) $$target -- $(FUZZ_LIMITS) -dict=fuzz/dictionaries/http || exit 1; done
 
 .PHONY: sim bench bench-proxy soak a1 a2 a3 a4 report compare

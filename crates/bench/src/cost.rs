@@ -1,7 +1,7 @@
 //! The rounds: every work on every proxy, one after the other, with what it cost.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, setpriority_process};
 
@@ -40,6 +40,8 @@ pub(crate) struct Slot {
     pub(crate) cpu_us: f64,
     pub(crate) user_us: f64,
     pub(crate) system_us: f64,
+    /// The share of its cores that the proxy took: one that has to wait for the load pays for falling asleep, too.
+    pub(crate) busy: f64,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
     /// Requests that origins saw beyond those that clients sent: replays and hedges.
@@ -110,9 +112,9 @@ async fn slot(
     drop(origins.take_reason());
     prefer(peer, work.rate.is_some());
     let repeats = peer.repeats().await?;
-    let (seen, before) = (origins.seen(), process::cpu(peer.pid()));
+    let (seen, before, began) = (origins.seen(), process::cpu(peer.pid()), Instant::now());
     let outcome = load::run(script, peer.address, lasts).await?;
-    let after = process::cpu(peer.pid());
+    let (after, took) = (process::cpu(peer.pid()), began.elapsed());
     prefer(peer, false);
     let repeats = peer.repeats().await? - repeats;
     let wrong =
@@ -128,6 +130,9 @@ async fn slot(
         cpu_us: per_request(|cpu| cpu.total),
         user_us: per_request(|cpu| cpu.user),
         system_us: per_request(|cpu| cpu.system),
+        busy: (after.total.saturating_sub(before.total)).as_secs_f64()
+            / took.as_secs_f64()
+            / work.threads as f64,
         p50: outcome.percentile(0.5),
         p99: outcome.percentile(0.99),
         extra: (origins.seen().requests - seen.requests).saturating_sub(outcome.answered),

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
+use crate::client::fields;
 use crate::work::{BODY_BYTES_MAX, is_of_body, pattern};
 
 /// Origins of a bench, as many as the issue at hand has replicas.
@@ -165,25 +166,26 @@ fn write_head(out: &mut Vec<u8>, asked: &Asked) {
 
 fn read_head(head: &[u8]) -> Result<Asked, String> {
     let wrong = |what: &str| format!("{what} in {:?}", String::from_utf8_lossy(head));
-    let text = std::str::from_utf8(head).map_err(|_| wrong("bytes that are no text"))?;
-    let mut lines = text.split("\r\n");
-    let line = lines.next().unwrap_or_default();
+    let line = &head[..memchr::memchr(b'\r', head).unwrap_or(head.len())];
+    let line = std::str::from_utf8(line).map_err(|_| wrong("bytes that are no text"))?;
     let (method, rest) = line.split_once(" /").ok_or_else(|| wrong("no method and path"))?;
     let (size, rest) = rest.split_once('/').ok_or_else(|| wrong("no length"))?;
     let response_bytes = size.parse().map_err(|_| wrong("no length"))?;
     let mut asked = Asked { response_bytes, request_bytes: 0, closes: false };
     let (mut has_host, mut is_forwarded) = (false, false);
-    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
-        let value = value.trim();
-        match name.to_ascii_lowercase().as_str() {
-            "host" => has_host = value == "app.example.test",
-            "x-forwarded-for" => is_forwarded = value == "127.0.0.1",
-            "content-length" => {
-                asked.request_bytes = value.parse().map_err(|_| wrong("a bad Content-Length"))?
-            }
-            "transfer-encoding" => return Err(wrong("an encoding that nobody asked for")),
-            "connection" => asked.closes = value.eq_ignore_ascii_case("close"),
-            _ => {}
+    for (name, value) in fields(head) {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        if is("host") {
+            has_host = value == b"app.example.test";
+        } else if is("x-forwarded-for") {
+            is_forwarded = value == b"127.0.0.1";
+        } else if is("content-length") {
+            let length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+            asked.request_bytes = length.ok_or_else(|| wrong("a bad Content-Length"))?;
+        } else if is("transfer-encoding") {
+            return Err(wrong("an encoding that nobody asked for"));
+        } else if is("connection") {
+            asked.closes = value.eq_ignore_ascii_case(b"close");
         }
     }
     let fits = asked.response_bytes <= BODY_BYTES_MAX && asked.request_bytes <= BODY_BYTES_MAX;

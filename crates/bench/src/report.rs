@@ -83,8 +83,8 @@ impl Report {
 
     fn costs(&self, out: &mut String) {
         out.push_str(
-            "| work | haproxy, µs (user + system) | nginx | ringmaster, µs (user + system) | ringmaster, ratio | must | goal | |\n\
-             |---|---|---|---|---|---|---|---|\n",
+            "| work | haproxy, µs (user + system) | nginx | ringmaster, µs (user + system) | busy, haproxy and ringmaster | \
+             ringmaster, ratio | must | goal | |\n|---|---|---|---|---|---|---|---|---|\n",
         );
         for work in &self.plan.works {
             let ratio = self.ratio(work, Kind::Ours);
@@ -97,6 +97,7 @@ impl Report {
                     self.cost(work, Kind::Haproxy),
                     show(self.ratio(work, Kind::Nginx)),
                     self.cost(work, Kind::Ours),
+                    format!("{}, {}", self.busy(work, Kind::Haproxy), self.busy(work, Kind::Ours)),
                     show(ratio),
                     format!("≤ {:.2}", work.must),
                     format!("≤ {:.2}", work.goal),
@@ -210,6 +211,11 @@ impl Report {
             (Some(all), Some(user), Some(system)) => format!("{all:.1} ({user:.1} + {system:.1})"),
             _ => "-".to_owned(),
         }
+    }
+
+    fn busy(&self, work: &Work, kind: Kind) -> String {
+        let busy = median(self.of(work, kind).map(|slot| slot.busy).collect());
+        busy.map_or("-".to_owned(), |busy| format!("{busy:.2}"))
     }
 
     fn ratio(&self, work: &Work, kind: Kind) -> Option<Ratio> {

@@ -44,6 +44,94 @@ pub struct Unchunked {
     pub trailers: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// A whole message, as far as its two ends have to agree about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Of a request its method, of a response its status.
+    pub what: String,
+    /// Of a request: path and query as they go on; empty of a response.
+    pub target: String,
+    /// Of its version, as it was said.
+    pub minor: u8,
+    /// Names and values, without the blanks around them.
+    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Its body, whatever it was framed by.
+    pub body: Vec<u8>,
+    /// Another one may follow on its connection.
+    pub stays: bool,
+    /// The client wants to speak another protocol afterwards.
+    pub switches: bool,
+}
+
+/// Reads the requests that stand one behind the other, up to the first that is not whole or not fine.
+pub fn requests(mut bytes: &[u8]) -> Vec<Message> {
+    let mut found = Vec::new();
+    while let Some((message, len)) = request(bytes) {
+        bytes = &bytes[len..];
+        let is_last = !message.stays || message.switches;
+        found.push(message);
+        if is_last {
+            break;
+        }
+    }
+    found
+}
+
+fn request(bytes: &[u8]) -> Option<(Message, usize)> {
+    let mut head = Head::default();
+    head.reset(0);
+    let whole = head.advance(bytes, Side::Request) == Ok(Progress::Whole);
+    let request = whole.then(|| Request::of(&head, bytes).ok()).flatten()?;
+    let (body, end) = body(request.framing, head.len, bytes)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let message = Message {
+        what: text(request.method_name.of(bytes)),
+        target: text(request.target.of(bytes)),
+        minor: digit(head.line.of(bytes).last()),
+        fields: fields(&head, bytes),
+        body,
+        stays: request.keep_alive,
+        switches: request.upgrade.is_some(),
+    };
+    Some((message, end))
+}
+
+/// Reads a response to a GET, or as `to_head` says to a HEAD, after which its connection ends.
+pub fn response(bytes: &[u8], to_head: bool) -> Option<Message> {
+    let mut head = Head::default();
+    head.reset(0);
+    let whole = head.advance(bytes, Side::Response) == Ok(Progress::Whole);
+    let method = if to_head { Method::Head } else { Method::Get };
+    let response = whole.then(|| Response::of(&head, bytes, method).ok()).flatten()?;
+    let (body, _) = body(response.framing, head.len, bytes)?;
+    Some(Message {
+        what: response.status.to_string(),
+        target: String::new(),
+        minor: digit(head.line.of(bytes).get(7)),
+        fields: fields(&head, bytes),
+        body,
+        stays: response.keep_alive,
+        switches: response.upgrade.is_some(),
+    })
+}
+
+fn digit(byte: Option<&u8>) -> u8 {
+    byte.map_or(0, |byte| byte - b'0')
+}
+
+/// The data of a whole body, and where it ends.
+fn body(framing: Framing, start: usize, bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut body, mut data) = (Body::new(framing, start), Vec::new());
+    loop {
+        match body.next(bytes).ok()? {
+            Piece::Data(range) => data.extend_from_slice(&bytes[range]),
+            Piece::More if body.ends_with_connection() => {}
+            Piece::More => return None,
+            Piece::End => return Some((data, body.end())),
+        }
+    }
+}
+
 /// Reads the head of a request.
 pub fn request_head(bytes: &[u8], cuts: &[u8]) -> Outcome<Accepted> {
     let understand = |head: &Head, bytes: &[u8]| {
