@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringmaster_core::ReplicaName;
+use ringmaster_core::snapshot::Front;
 
 use crate::attempt::{self, Begun};
 use crate::client::After;
@@ -17,10 +18,10 @@ use crate::h1::body::Body;
 use crate::h1::bytes::list;
 use crate::h1::emit::{self, Persistence, ResponseParts};
 use crate::h1::framing::Framing;
-use crate::h1::request::Request;
+use crate::h1::request::{Request, protocols};
 use crate::h1::response::Response;
 use crate::io::Buffer;
-use crate::relay::{self, COPIED_BYTES_MAX, Outgoing, RelayError, Way, relay};
+use crate::relay::{self, COPIED_BYTES_MAX, Outgoing, Patience, RelayError, Way, relay};
 use crate::routing::Service;
 use crate::upgrade;
 use crate::upstream::Endpoint;
@@ -45,12 +46,18 @@ impl Added {
     }
 }
 
+/// How long nothing of a response may move.
+pub(crate) fn patience(front: &Front, service: &Service) -> Patience {
+    let pause = service.spec.resilience.response_timeout.0;
+    Patience { stall: front.limits.stall_timeout.0, pause }
+}
+
 /// How a response's body is delimited for this client, and what its connection does afterwards.
 pub(crate) fn outgoing(
     worker: &Worker,
     request: &Request,
     response: &Response,
-    stall: Duration,
+    patience: Patience,
     may_stay: bool,
 ) -> (Outgoing, Persistence) {
     let framing = match response.framing {
@@ -64,7 +71,13 @@ pub(crate) fn outgoing(
         (true, 0) => Persistence::StaysAsAsked,
         (true, _) => Persistence::Stays,
     };
-    (Outgoing { framing, trailers: request.takes_trailers, stall }, persistence)
+    (Outgoing { framing, trailers: request.takes_trailers, patience }, persistence)
+}
+
+/// What ends a response of which something is missing, so that the client can tell (RFC 9112 section 8): where a length or
+/// a last chunk is missing that is enough, and all that has come may be of use.
+pub(crate) fn after_truncation(outgoing: Outgoing) -> After {
+    if outgoing.framing == Framing::Close { After::Reset } else { After::Close }
 }
 
 /// Writes the head of an interim response for the client.
@@ -134,7 +147,7 @@ impl Passage<'_> {
         let taken = begun.response.upgrade.map(|taken| taken.of(&begun.buffer));
         let fits = |(asked, taken): (&[u8], &[u8])| {
             !taken.is_empty()
-                && list(taken).all(|taken| list(asked).any(|asked| asked.eq_ignore_ascii_case(taken)))
+                && list(taken).all(|taken| protocols(asked).any(|asked| asked.eq_ignore_ascii_case(taken)))
         };
         if asked.zip(taken).is_some_and(fits) { Ok(()) } else { Err(begun.is_invalid().into()) }
     }
@@ -147,8 +160,7 @@ impl Passage<'_> {
         begun: &Begun,
         added: &Added,
     ) -> (Outgoing, Persistence) {
-        let stall = self.front.limits.stall_timeout.0;
-        let to = outgoing(self.worker, self.request, &begun.response, stall, true);
+        let to = outgoing(self.worker, self.request, &begun.response, patience(&self.front, service), true);
         let (endpoint, message) = (begun.in_flight.endpoint(), (&begun.response, &begun.buffer));
         write_head(self.worker, &mut self.exchange, out, service, endpoint, message, added, to);
         to
@@ -191,9 +203,9 @@ impl Passage<'_> {
         }
         let result = if data.len() <= COPIED_BYTES_MAX {
             out.extend_from_slice(data);
-            relay::write(&mut self.client.stream, out, &[], outgoing.stall).await
+            relay::write(&mut self.client.stream, out, &[], outgoing.patience.stall).await
         } else {
-            relay::write(&mut self.client.stream, out, data, outgoing.stall).await
+            relay::write(&mut self.client.stream, out, data, outgoing.patience.stall).await
         };
         if response.keep_alive && sent_whole && body.end == buffer.len() {
             endpoint.check_in(connection, self.worker.now());
@@ -249,7 +261,7 @@ impl Passage<'_> {
             Some(Err(RelayError::Truncated { written })) => {
                 endpoint.truncated();
                 if written {
-                    return After::Reset;
+                    return after_truncation(outgoing);
                 }
                 service.stats.refuse(Refusal::InvalidResponse);
                 self.refuse_at(&Refusal::InvalidResponse.answer(), Some(end)).await

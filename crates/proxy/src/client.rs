@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::answer::Answer;
+use crate::claims::is_trusted;
 use crate::closing::Witness;
 use crate::error::Refusal;
 use crate::forward;
@@ -81,7 +82,9 @@ enum NoRequest {
 pub(crate) async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr) {
     let address = address.ip().to_canonical();
     let front = Rc::clone(&worker.routing().front);
-    let Some(_place) = worker.crowd.enter(address, front.limits.connections_per_client) else {
+    // A trusted proxy brings many clients.
+    let most = front.limits.connections_per_client.filter(|_| !is_trusted(address, &front.trusted_proxies));
+    let Some(_place) = worker.shared.front.crowd.enter(address, most) else {
         return cut_off(&stream);
     };
     // Whether it is trusted is looked at with each request.
@@ -188,7 +191,8 @@ async fn requests(worker: &Rc<Worker>, client: &mut Client) -> Burst {
             Err(NoRequest::Closed) => return Burst::Close,
             Err(NoRequest::Refused(refusal)) => {
                 worker.shared.front.refuse(refusal);
-                let is_to_head = buffer.head.line.of(&buffer).starts_with(b"HEAD ");
+                // Of a line that is too long there is only its beginning.
+                let is_to_head = buffer.trim_ascii_start().starts_with(b"HEAD ");
                 answer(worker, client, &refusal.answer(), is_to_head, Persistence::Closes).await;
                 After::Linger
             }

@@ -2,7 +2,9 @@
 //!
 //! Deliberately absent: which endpoint is tried, and how often ([`crate::attempt`]).
 
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringmaster_core::Generation;
 use ringmaster_core::snapshot::Front;
@@ -12,6 +14,7 @@ use crate::answer::Answer;
 use crate::assignment;
 use crate::attempt::{self, Job};
 use crate::back::Added;
+use crate::claims;
 use crate::client::{After, Client};
 use crate::error::Refusal;
 use crate::exchange::{Access, Exchange};
@@ -26,10 +29,16 @@ use crate::stream::{self, Sending};
 use crate::upload::{KEPT_BYTES_MAX, Pace};
 use crate::worker::Worker;
 
+/// How long a short body is waited for as a whole, to be sent with its head and, should that fail, again. All of what a
+/// client sends without holding back comes within a few round trips.
+const GATHERED_AT_MOST: Duration = Duration::from_millis(100);
+
 /// A request on its way.
 pub(crate) struct Passage<'a> {
     pub(crate) worker: &'a Rc<Worker>,
     pub(crate) client: &'a mut Client,
+    /// Who asks: the client, or whom it asks for if it is a trusted proxy.
+    pub(crate) asker: IpAddr,
     /// What was read from the client, the request's head at its beginning.
     pub(crate) buffer: &'a mut Buffer,
     pub(crate) request: &'a Request,
@@ -65,12 +74,17 @@ pub(crate) async fn serve(
 ) -> After {
     let routing = worker.routing();
     let front = Rc::clone(&routing.front);
-    client.forwarding.trusted = front.trusted_proxies.iter().any(|network| network.contains(client.address));
-    let exchange = Exchange::begin(worker, access(worker, &front, client, request, buffer));
+    client.forwarding.trusted = claims::is_trusted(client.address, &front.trusted_proxies);
+    let asker = match client.forwarding.trusted {
+        true => claims::client(client.address, &front.trusted_proxies, &buffer.head, buffer),
+        false => client.address,
+    };
+    let exchange = Exchange::begin(worker, access(worker, &front, asker, request, buffer));
     let generation = routing.generation;
     let mut passage = Passage {
         worker,
         client,
+        asker,
         buffer,
         request,
         exchange,
@@ -116,13 +130,13 @@ pub(crate) async fn serve(
 fn access(
     worker: &Worker,
     front: &Front,
-    client: &Client,
+    asker: IpAddr,
     request: &Request,
     buffer: &[u8],
 ) -> Option<Box<Access>> {
     let sample = front.access_log.as_ref()?.sample;
     let drawn = worker.random.below(100) < usize::from(sample.0);
-    drawn.then(|| Box::new(Access::new(client.address, request, buffer)))
+    drawn.then(|| Box::new(Access::new(asker, request, buffer)))
 }
 
 /// The service that a request belongs to as of the newest snapshot.
@@ -155,6 +169,7 @@ impl Passage<'_> {
             head: &self.buffer.head,
             buffer: self.buffer,
             forwarding: &self.client.forwarding,
+            asker: self.asker,
             default_host: service.spec.name.as_str(),
             expect_continue: waits,
         };
@@ -205,7 +220,7 @@ impl Passage<'_> {
         let asked = Asked { request: self.request, head: &self.buffer.head, buffer: self.buffer };
         let mut added = Added { lines: String::new(), names_replica: service.spec.route.replica_header };
         let found = service.keys.iter().find_map(|source| {
-            let key = source.key(asked, self.client.address, &self.worker.random)?;
+            let key = source.key(asked, self.asker, &self.worker.random)?;
             if let Some(line) = source.set_cookie(asked, &key) {
                 added.lines = line;
             }
@@ -219,7 +234,10 @@ impl Passage<'_> {
     }
 
     /// Reads a short body behind the head that is sent; returns where the next request begins, or none if the body has
-    /// to be streamed.
+    /// to be streamed: then nothing of it is taken from the buffer.
+    ///
+    /// One that does not come at once is streamed too: the endpoint may have an answer to its head alone, which a client
+    /// that holds its body back waits for.
     async fn gather(
         &mut self,
         service: &Service,
@@ -235,6 +253,7 @@ impl Passage<'_> {
         let mut received = 0;
         let mut pace = Pace::new(&self.front.limits);
         let (Client { timer, stream, .. }, buffer) = (&mut *self.client, &mut *self.buffer);
+        let mut until = None;
         loop {
             match body.next(buffer).map_err(|_| Refusal::ClientBodyBroken)? {
                 Piece::Data(range) => {
@@ -247,14 +266,11 @@ impl Passage<'_> {
                 }
                 Piece::More if !waits_for_it => return Ok(None),
                 Piece::More => {
-                    body.compact(buffer);
-                    let since = Instant::now();
-                    let read = timer.until(since + pace.patience(), read_more(stream, buffer)).await;
-                    pace.waited_since(since);
-                    match read {
+                    let until = *until.get_or_insert_with(|| Instant::now() + GATHERED_AT_MOST);
+                    match timer.until(until, read_more(stream, buffer)).await {
                         Some(Ok(count)) if count > 0 => {}
                         Some(_) => return Err(Refusal::ClientBodyBroken),
-                        None => return Err(Refusal::ClientBodyStalled),
+                        None => return Ok(None),
                     }
                 }
                 Piece::End => {

@@ -10,9 +10,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use futures_util::poll;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::h1::head::Head;
 
@@ -169,6 +170,17 @@ pub(crate) async fn write_both(
         second = &second[written - of_first..];
     }
     Ok(())
+}
+
+/// Waits at most so long; none if it takes longer. Who does not have to wait needs no timer.
+///
+/// Cancel-safe as `future` is.
+pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    match poll!(future.as_mut()) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => timeout(limit, future).await.ok(),
+    }
 }
 
 /// Whether nothing is to be read from a connection, neither bytes nor its end; `cx` is woken when that changes.

@@ -14,6 +14,7 @@ mod assignment;
 mod attempt;
 mod back;
 mod budget;
+mod claims;
 mod client;
 mod closing;
 mod compare;

@@ -2,19 +2,15 @@
 
 use std::cell::Cell;
 use std::io;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::poll;
 use tokio::io::AsyncWrite;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::time::timeout;
 
 use crate::h1::body::{Body, Piece};
 use crate::h1::emit;
 use crate::h1::framing::Framing;
-use crate::io::{Buffer, read_more, write_both};
+use crate::io::{Buffer, read_more, within, write_both};
 use crate::splice::Pipes;
 use crate::upstream::InFlight;
 
@@ -55,8 +51,17 @@ pub(crate) struct Outgoing {
     pub(crate) framing: Framing,
     /// The client can take the trailers.
     pub(crate) trailers: bool,
+    pub(crate) patience: Patience,
+}
+
+/// How long nothing may move.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
     /// A client that takes nothing for this long is given up.
     pub(crate) stall: Duration,
+    /// An endpoint that sends nothing of a body whose length it told for this long does not send the rest. Of a body without a
+    /// length nobody can tell: it may be a stream of what happens rarely.
+    pub(crate) pause: Duration,
 }
 
 /// Passes on a body whose first bytes may stand in `buffer` behind their head. `out` holds what is to be written before
@@ -74,6 +79,7 @@ pub(crate) async fn relay(
     in_flight: &mut Option<InFlight>,
 ) -> Result<bool, RelayError> {
     let chunked = outgoing.framing == Framing::Chunked;
+    let Patience { stall, pause } = outgoing.patience;
     let mut written = false;
     let Way { source, sink, pipes } = way;
     loop {
@@ -85,28 +91,33 @@ pub(crate) async fn relay(
                     emit::chunk(out, data);
                     if out.len() > COPIED_BYTES_MAX {
                         written = true;
-                        write(sink, out, &[], outgoing.stall).await?;
+                        write(sink, out, &[], stall).await?;
                     }
                 } else if data.len() <= COPIED_BYTES_MAX {
                     out.extend_from_slice(data);
                 } else {
                     written = true;
-                    write(sink, out, data, outgoing.stall).await?;
+                    write(sink, out, data, stall).await?;
                 }
             }
             Piece::More => {
                 written = true;
-                write(sink, out, &[], outgoing.stall).await?;
+                write(sink, out, &[], stall).await?;
                 body.compact(buffer);
                 if let Some(left) = body.left().filter(|left| *left >= SPLICED_BYTES_MIN)
                     && pipes
-                        .relay((*source).as_ref(), (*sink).as_ref(), left, outgoing.stall, relayed)
+                        .relay((*source).as_ref(), (*sink).as_ref(), left, outgoing.patience, relayed)
                         .await?
                 {
                     body.skip(left);
                     continue;
                 }
-                let count = read_more(source, buffer).await.map_err(|_| RelayError::Truncated { written })?;
+                let reading = read_more(source, buffer);
+                let read = match body.left() {
+                    Some(_) => within(pause, reading).await,
+                    None => Some(reading.await),
+                };
+                let Some(Ok(count)) = read else { return Err(RelayError::Truncated { written }) };
                 if count == 0 && !body.ends_with_connection() {
                     return Err(RelayError::Truncated { written });
                 }
@@ -118,7 +129,7 @@ pub(crate) async fn relay(
                     let trailers = body.trailers().filter(|_| outgoing.trailers);
                     emit::last_chunk(out, trailers.map(|trailers| (trailers, &buffer[..])));
                 }
-                write(sink, out, &[], outgoing.stall).await?;
+                write(sink, out, &[], stall).await?;
                 return Ok(body.end() == buffer.len());
             }
         }
@@ -135,17 +146,8 @@ pub(crate) async fn write(
     if out.is_empty() && data.is_empty() {
         return Ok(());
     }
-    let written = {
-        let mut writing = pin!(write_both(sink, out, data));
-        match poll!(writing.as_mut()) {
-            Poll::Ready(written) => written,
-            // Only who has to wait needs a timer.
-            Poll::Pending => match timeout(stall, writing).await {
-                Ok(written) => written,
-                Err(_) => Err(io::ErrorKind::TimedOut.into()),
-            },
-        }
-    };
+    let written = within(stall, write_both(sink, out, data)).await;
+    let written = written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
     out.clear();
     written
 }

@@ -5,14 +5,13 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-use crate::relay::RelayError;
+use crate::io::within;
+use crate::relay::{Patience, RelayError};
 
 /// What a pipe is asked to hold.
 const PIPE_BYTES: usize = 1 << 20;
@@ -41,7 +40,7 @@ impl Pipes {
         source: &TcpStream,
         sink: &TcpStream,
         count: u64,
-        stall: Duration,
+        patience: Patience,
         relayed: &Cell<u64>,
     ) -> Result<bool, RelayError> {
         let spare = self.0.borrow_mut().pop();
@@ -50,16 +49,16 @@ impl Pipes {
         let mut left = count;
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(PIPE_BYTES).min(PIPE_BYTES);
-            let filled = source.async_io(Interest::READABLE, || transfer(source, &pipe.write, most)).await;
-            let mut filled = filled.ok().filter(|filled| *filled > 0).ok_or_else(truncated)?;
+            let filling = source.async_io(Interest::READABLE, || transfer(source, &pipe.write, most));
+            let filled = within(patience.pause, filling).await.and_then(Result::ok);
+            let mut filled = filled.filter(|filled| *filled > 0).ok_or_else(truncated)?;
             left -= filled as u64;
             relayed.set(relayed.get() + filled as u64);
             while filled > 0 {
                 let emptied = sink.async_io(Interest::WRITABLE, || transfer(&pipe.read, sink, filled));
-                let emptied = match timeout(stall, emptied).await {
-                    Ok(emptied) => emptied.map_err(RelayError::Client)?,
-                    Err(_) => return Err(RelayError::Client(io::ErrorKind::TimedOut.into())),
-                };
+                let emptied = within(patience.stall, emptied).await;
+                let emptied = emptied.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
+                let emptied = emptied.map_err(RelayError::Client)?;
                 if emptied == 0 {
                     return Err(RelayError::Client(io::ErrorKind::WriteZero.into()));
                 }

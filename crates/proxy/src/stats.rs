@@ -15,6 +15,7 @@ use ringmaster_core::traffic::{self, KeySample, TrafficMoved, hottest_permille};
 use tokio::sync::{Notify, mpsc};
 
 use crate::budget::Budget;
+use crate::crowd::Crowd;
 use crate::error::Refusal;
 use crate::outlier::{Circle, Task};
 use crate::per_worker::PerWorker;
@@ -354,6 +355,8 @@ pub(crate) struct FrontStats {
     pub(crate) accepted: AtomicU64,
     /// Those that are open.
     pub(crate) open: AtomicU64,
+    /// Who has how many of them.
+    pub(crate) crowd: Arc<Crowd>,
     unrouted: [AtomicU64; Refusal::ALL.len()],
 }
 

@@ -14,12 +14,13 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::assignment;
 use crate::attempt::{INTERIM_MAX, Job, forget_head, reserve_or_wait};
-use crate::back::{Added, outgoing, write_head, write_interim};
+use crate::back::{Added, after_truncation, outgoing, patience, write_head, write_interim};
 use crate::client::After;
 use crate::error::Refusal;
 use crate::forward::{Own, Passage};
 use crate::h1::body::Body;
 use crate::h1::emit::Persistence;
+use crate::h1::framing::Framing;
 use crate::h1::request::{Method, Request};
 use crate::h1::response::Response;
 use crate::io::{Buffer, Out, write_both};
@@ -28,7 +29,7 @@ use crate::picker::Wish;
 use crate::relay::{RelayError, Way, relay};
 use crate::retry::{self, Decision, Rights};
 use crate::routing::Service;
-use crate::upload::{Pace, Signs, Upload, UploadError};
+use crate::upload::{KEPT_BYTES_MAX, Pace, Signs, Upload, UploadError};
 use crate::upstream::{Connection, Endpoint, Failure, FailureKind, HeadFailure, InFlight, Reuse, read_head};
 
 /// How long an endpoint may take to say whether it wants a body that the client holds back. Then the client is told to
@@ -86,7 +87,9 @@ async fn try_all(
     let idempotent = request.method.is_idempotent() || request.has_idempotency_key;
     let signs = Signs::new(!sending.waits);
     let mut tried: Vec<Rc<Endpoint>> = Vec::new();
-    let mut reuse = if idempotent { Reuse::Any } else { Reuse::Recent };
+    // What is too long to be kept can hardly be sent again either.
+    let is_long = matches!(request.framing, Framing::Length(length) if length > KEPT_BYTES_MAX as u64);
+    let mut reuse = if idempotent && !is_long { Reuse::Any } else { Reuse::Recent };
     let (mut refusal, mut replays) = (Refusal::NoEndpoint, 0);
     loop {
         // What is streamed can be sent once at most, so it proves nothing.
@@ -209,7 +212,7 @@ impl Try<'_> {
         let (mut reply, mut out) = (worker.buffers.take(), worker.buffers.out());
         let reused = connection.is_reused();
         let relayed = Cell::new(0);
-        let (result, keep_alive, persistence, uploaded) = {
+        let (result, keep_alive, (outgoing, persistence), uploaded) = {
             let Ok(stream) = client.stream.registered() else { return Outcome::Done(After::Close) };
             let (mut from_client, mut to_client) = stream.split();
             let (mut from_upstream, mut to_upstream) = connection.stream.split();
@@ -231,9 +234,10 @@ impl Try<'_> {
             if let Some(path) = path.filter(|_| response.status == 404) {
                 return Outcome::Refused(Own::Answer(assignment::unknown_endpoint(&path)));
             }
-            // An error before the end of the body is the end of the connection: the rest of the body is in its way.
-            let may_stay = uploading.ended.is_some() || response.status < 400;
-            let to = outgoing(worker, request, &response, front.limits.stall_timeout.0, may_stay);
+            // An answer before the end of the body is the end of the connection, and says so: what may still come of the body
+            // is in its way (RFC 9110 section 10.1.1).
+            let may_stay = uploading.ended == Some(Ok(()));
+            let to = outgoing(worker, request, &response, patience(front, self.service), may_stay);
             let message = (&response, &*ends.reply);
             write_head(worker, exchange, ends.out, self.service, &endpoint, message, self.sending.added, to);
             if response.is_event_stream(&ends.reply.head, ends.reply) {
@@ -244,7 +248,7 @@ impl Try<'_> {
             let way = Way { source: ends.from_upstream, sink: ends.to_client, pipes: &worker.pipes };
             let relaying = relay(way, ends.reply, &mut body, ends.out, to.0, &relayed, &mut in_flight);
             let result = beside(relaying, &mut uploading).await;
-            (result, response.keep_alive, to.1, uploading.ended)
+            (result, response.keep_alive, to, uploading.ended)
         };
         exchange.sent(relayed.get());
         let next = upload.end().filter(|_| uploaded == Some(Ok(())));
@@ -262,7 +266,7 @@ impl Try<'_> {
             Some(Err(RelayError::Truncated { written })) => {
                 endpoint.truncated();
                 match written {
-                    true => Outcome::Done(After::Reset),
+                    true => Outcome::Done(after_truncation(outgoing)),
                     false => Outcome::Refused(Refusal::InvalidResponse.into()),
                 }
             }

@@ -56,7 +56,12 @@ impl Pace {
     /// So many bytes have come: whether that is no more than is allowed.
     pub(crate) fn receive(&mut self, bytes: usize) -> bool {
         self.bytes += bytes as u64;
-        self.limits.max_body.is_none_or(|most| self.bytes <= most.bytes)
+        self.allows(0)
+    }
+
+    /// Whether so many bytes may still come.
+    pub(crate) fn allows(&self, more: u64) -> bool {
+        self.limits.max_body.is_none_or(|most| self.bytes.saturating_add(more) <= most.bytes)
     }
 
     /// How long the next bytes may take: until the client stalls, or is too slow on the whole.
@@ -183,6 +188,8 @@ impl Upload {
                         self.pass_on(&mut out, sink, signs).await?;
                     }
                 }
+                // What is announced to be too much need not come to be refused.
+                Piece::More if !self.pace.allows(self.body.announced()) => return Err(UploadError::TooLarge),
                 Piece::More => {
                     self.pass_on(&mut out, sink, signs).await?;
                     self.body.compact(buffer);

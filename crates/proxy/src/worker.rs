@@ -26,7 +26,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::client;
 use crate::closing::Closing;
-use crate::crowd::Crowd;
 use crate::error::ProxyError;
 use crate::io::Buffers;
 use crate::key::Random;
@@ -63,8 +62,6 @@ pub(crate) struct Worker {
     pub(crate) random: Random,
     /// Which one it is, from 0.
     pub(crate) index: usize,
-    /// Who has how many connections.
-    pub(crate) crowd: Rc<Crowd>,
     /// Whether connections are to end with what they carry now.
     pub(crate) closing: Rc<Closing>,
     /// Pipes that nobody uses now.
@@ -113,7 +110,6 @@ async fn serve(setup: Setup) {
         random: Random::new(),
         index,
         buffers: Rc::default(),
-        crowd: Rc::default(),
         closing: Rc::default(),
         ticks: Rc::default(),
         warm: Cell::new(0),

@@ -22,7 +22,7 @@ pub struct GatewaySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignment_api: Option<AssignmentApiSpec>,
     /// Addresses and networks of proxies in front of this one. Only what they say about a client in Forwarded,
-    /// X-Forwarded-* and X-Real-IP is believed. Default: none.
+    /// X-Forwarded-* and X-Real-IP is believed, and the client that they name is who counts for `clientIp`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<Network>,
     /// What a client may take.
@@ -67,7 +67,7 @@ pub struct ClientLimits {
     /// Largest request body; a larger one gets 413. Default: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_body: Option<Memory>,
-    /// Most connections of one client address on each worker; more are closed at once. Default: any.
+    /// Most connections of one client address that is no trusted proxy; more are closed at once. Default: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub connections_per_client: Option<u32>,

@@ -22,7 +22,8 @@ pub struct Resilience {
     /// How long a connection to a replica may take. Default 250ms: replicas are on this host.
     #[serde(default = "defaults::default_connect_timeout")]
     pub connect_timeout: Span,
-    /// How long a replica may take until its response starts. Default 60s.
+    /// How long a replica may take until its response starts, and between two pieces of one whose length is known. Default
+    /// 60s.
     #[serde(default = "defaults::default_response_timeout")]
     pub response_timeout: Span,
     /// When a GET, HEAD or OPTIONS that has no answer yet is also tried at the next candidate: `auto` learns from how

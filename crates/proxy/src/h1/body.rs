@@ -105,6 +105,15 @@ impl Body {
         }
     }
 
+    /// How many bytes are to come for sure: of chunks those of the one at hand.
+    pub(crate) fn announced(&self) -> u64 {
+        match &self.kind {
+            Kind::Length(left) => *left,
+            Kind::Chunked(chunks) => chunks.left(),
+            Kind::Close { .. } => 0,
+        }
+    }
+
     /// The bytes were passed on outside the buffer.
     pub(crate) fn skip(&mut self, count: u64) {
         if let Kind::Length(left) = &mut self.kind {

@@ -114,6 +114,11 @@ impl Chunks {
         }
     }
 
+    /// How much of the chunk at hand is still to come.
+    pub(crate) fn left(&self) -> u64 {
+        if let State::Data(left) = self.state { left } else { 0 }
+    }
+
     /// Whether what is in the buffer has to stay where it is.
     pub(crate) fn holds_places(&self) -> bool {
         matches!(self.state, State::Trailers | State::Ended)

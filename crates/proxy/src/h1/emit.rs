@@ -10,7 +10,7 @@ use super::bytes::{is_token, list};
 use super::field::Name;
 use super::framing::Framing;
 use super::head::{Field, Head};
-use super::request::{Method, Request};
+use super::request::{Method, Request, protocols};
 use super::response::Response;
 
 /// What each message that passes says of its way (RFC 9110 section 7.6.3).
@@ -60,6 +60,8 @@ pub(crate) struct RequestParts<'a> {
     pub(crate) head: &'a Head,
     pub(crate) buffer: &'a [u8],
     pub(crate) forwarding: &'a Forwarding,
+    /// Whom a trusted client asks for; of any other it is the client.
+    pub(crate) asker: IpAddr,
     /// The host of a request that has none, as HTTP/1.0 allows.
     pub(crate) default_host: &'a str,
     /// The endpoint is to say whether it wants the body.
@@ -69,7 +71,7 @@ pub(crate) struct RequestParts<'a> {
 /// Writes a request's head for an endpoint.
 pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     let RequestParts { request, head, buffer, forwarding, .. } = *parts;
-    let mut kept = Kept::new(buffer);
+    let (mut kept, mut counted_down) = (Kept::new(buffer), false);
     if request.is_line_as_written {
         kept.begin(head);
     } else {
@@ -94,11 +96,13 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
             Name::MaxForwards => match request.max_forwards {
                 Some(left) => {
                     kept.end(out);
-                    number_line(out, b"Max-Forwards: ", left.saturating_sub(1));
+                    if !std::mem::replace(&mut counted_down, true) {
+                        number_line(out, b"Max-Forwards: ", left.saturating_sub(1));
+                    }
                 }
                 None => kept.line(out, field),
             },
-            Name::XForwardedPort if forwarding.trusted => kept.line(out, field),
+            Name::XForwardedPort | Name::XForwarded if forwarding.trusted => kept.line(out, field),
             // What is of one hop, what is written below, and what only we may say.
             _ => {}
         }
@@ -117,8 +121,12 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
     if let Some(upgrade) = request.upgrade {
-        out.extend_from_slice(b"Connection: upgrade\r\n");
-        line(out, b"Upgrade", upgrade.of(buffer));
+        out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: ");
+        for (index, protocol) in protocols(upgrade.of(buffer)).enumerate() {
+            out.extend_from_slice(if index == 0 { b"" } else { b", " });
+            out.extend_from_slice(protocol);
+        }
+        out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -141,12 +149,15 @@ fn request_line(out: &mut Vec<u8>, request: &Request, buffer: &[u8]) {
 }
 
 fn forwarded(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
-    let RequestParts { request, head, buffer, forwarding, .. } = *parts;
+    let RequestParts { request, head, buffer, forwarding, asker, .. } = *parts;
     let of = |kind| forwarding.trusted.then(|| head.of(kind)).into_iter().flatten();
     let believed = |kind| of(kind).last().map(|span| span.of(buffer));
     let before = |out: &mut Vec<u8>, kind| {
-        for value in of(kind).filter(|value| !value.is_empty()) {
-            out.extend_from_slice(value.of(buffer));
+        // A quote that is left open would take what is written behind it for its own.
+        let quotes = |value: &[u8]| memchr::memchr_iter(b'"', value).count();
+        let values = of(kind).map(|value| value.of(buffer));
+        for value in values.filter(|value| !value.is_empty() && quotes(value).is_multiple_of(2)) {
+            out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
     };
@@ -171,7 +182,11 @@ fn forwarded(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
         out.extend_from_slice(host);
     }
     out.extend_from_slice(b"\r\nX-Real-IP: ");
-    out.extend_from_slice(believed(Name::XRealIp).unwrap_or(&forwarding.client));
+    match believed(Name::XRealIp) {
+        Some(address) => out.extend_from_slice(address),
+        None if forwarding.trusted => out.extend_from_slice(asker.to_string().as_bytes()),
+        None => out.extend_from_slice(&forwarding.client),
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -223,15 +238,17 @@ pub(crate) fn response(out: &mut Vec<u8>, parts: &ResponseParts<'_>) {
         out.extend_from_slice(b"\r\n");
         return;
     }
-    out.extend_from_slice(VIA);
+    out.extend_from_slice(if response.minor == 1 { VIA } else { VIA_1_0 });
     if !response.has_date && response.status != 101 {
         line(out, b"Date", parts.date);
     }
     out.extend_from_slice(parts.added);
-    if let Some(upgrade) = response.upgrade.filter(|_| response.status == 101) {
+    // 426 says which protocol it wants: without that it is none (RFC 9110 section 15.5.22).
+    if let Some(upgrade) = response.upgrade.filter(|_| matches!(response.status, 101 | 426)) {
         out.extend_from_slice(b"Connection: upgrade\r\n");
         line(out, b"Upgrade", upgrade.of(buffer));
-    } else {
+    }
+    if response.status != 101 {
         let bodiless = response.status == 204 || response.status == 304;
         match (response.length_of_absent_body, parts.framing) {
             (Some(length), _) => number_line(out, b"Content-Length: ", length),
@@ -400,6 +417,7 @@ mod tests {
                 head: &head,
                 buffer,
                 forwarding,
+                asker: [9, 9, 9, 9].into(),
                 default_host: "web",
                 expect_continue: false,
             },
@@ -450,7 +468,7 @@ mod tests {
 
     #[test]
     fn forwarding_fields_are_ours_alone_unless_the_sender_is_trusted() {
-        let claims = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\n\
+        let claims = "X-Forwarded-Prefix: /p\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\n\
                       Forwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\n";
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{claims}\r\n");
         assert_eq!(forward(&text, false), format!("GET / HTTP/1.1\r\nHost: a\r\n{OURS}\r\n"));
@@ -460,12 +478,17 @@ mod tests {
             "X-Forwarded-Proto: https",
             "X-Forwarded-Host: evil",
             "X-Forwarded-Port: 1",
+            "X-Forwarded-Prefix: /p",
             "Forwarded: for=6.6.6.6, for=10.0.0.7;host=a;proto=http",
             "X-Real-IP: 6.6.6.6",
         ] {
             assert_eq!(trusted.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line} in {trusted}");
         }
         assert_eq!(trusted.matches("X-Forwarded-For").count(), 1);
+        let unsaid = forward(&text.replace("X-Real-IP: 6.6.6.6\r\n", ""), true);
+        assert!(unsaid.contains("\r\nX-Real-IP: 9.9.9.9\r\n"), "{unsaid}");
+        let open = forward(&text.replace("for=6.6.6.6", "for=\"x"), true);
+        assert!(open.contains("\r\nForwarded: for=10.0.0.7;host=a;proto=http\r\n"), "{open}");
     }
 
     #[test]
@@ -500,6 +523,15 @@ mod tests {
             forward("GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 7\r\n\r\n", false)
                 .contains("\r\nMax-Forwards: 7\r\n")
         );
+        for (fields, left) in [
+            ("Max-Forwards: 99999999999999999999999", "999999999999999998"),
+            ("Max-Forwards: 5\r\nMax-Forwards: 3", "2"),
+            ("Max-Forwards: five", "five"),
+        ] {
+            let out = forward(&format!("TRACE / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n"), false);
+            assert_eq!(out.matches("Max-Forwards").count(), 1, "{out}");
+            assert!(out.contains(&format!("\r\nMax-Forwards: {left}\r\n")), "{out}");
+        }
     }
 
     #[test]
@@ -518,9 +550,34 @@ mod tests {
                     Content-Length: 2\r\n\r\n";
         assert_eq!(
             back(text, Method::Get),
-            "HTTP/1.1 200 Fine\r\nset-cookie: a\r\nServer: s\r\nset-cookie: b\r\nVia: 1.1 ringmaster\r\nDate: now\r\nContent-Length: 2\r\n\r\n"
+            "HTTP/1.1 200 Fine\r\nset-cookie: a\r\nServer: s\r\nset-cookie: b\r\nVia: 1.0 ringmaster\r\nDate: now\r\nContent-Length: 2\r\n\r\n"
         );
         assert!(!back("HTTP/1.1 200 OK\r\nDate: then\r\n\r\n", Method::Get).contains("now"));
+    }
+
+    #[test]
+    fn an_upgrade_goes_on_without_cleartext_http_2() {
+        let ask = |value: &str| {
+            forward(
+                &format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: {value}\r\n\r\n"),
+                false,
+            )
+        };
+        assert!(
+            ask("h2c, websocket,x").ends_with("\r\nConnection: upgrade\r\nUpgrade: websocket, x\r\n\r\n")
+        );
+        assert!(!ask("H2C").contains("pgrade"));
+    }
+
+    #[test]
+    fn who_requires_an_upgrade_says_to_what() {
+        let text = "HTTP/1.1 426 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\n";
+        let out = back(text, Method::Get);
+        assert!(
+            out.ends_with("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\n"),
+            "{out}"
+        );
+        assert!(!back(&text.replace("426", "200"), Method::Get).contains("pgrade"));
     }
 
     #[test]

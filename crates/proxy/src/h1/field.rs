@@ -2,6 +2,9 @@
 
 use super::bytes::is_name;
 
+/// What all fields begin with by which proxies tell of their clients.
+const X_FORWARDED: &str = "x-forwarded-";
+
 /// A field's name, as far as it means something here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
@@ -23,6 +26,8 @@ pub(crate) enum Name {
     Te,
     TransferEncoding,
     Upgrade,
+    /// Any other that begins as those of the next ones do.
+    XForwarded,
     XForwardedFor,
     XForwardedHost,
     XForwardedPort,
@@ -57,9 +62,14 @@ impl Name {
             (17, b'x') => ("x-forwarded-proto", Name::XForwardedProto),
             (18, b'p') => ("proxy-authenticate", Name::ProxyAuthenticate),
             (19, b'p') => ("proxy-authorization", Name::ProxyAuthorization),
+            (13.., b'x') => ("", Name::Other),
             _ => return Name::Other,
         };
-        if is_name(token, name) { kind } else { Name::Other }
+        match token.get(..X_FORWARDED.len()) {
+            _ if is_name(token, name) => kind,
+            Some(prefix) if is_name(prefix, X_FORWARDED) => Name::XForwarded,
+            _ => Name::Other,
+        }
     }
 
     /// One bit, of its own.
@@ -114,7 +124,10 @@ mod tests {
             ("X-Forwarded-Host", Name::XForwardedHost),
             ("x-forwarded-PORT", Name::XForwardedPort),
             ("proxy-connection", Name::ProxyConnection),
-            ("x-forwarded-past", Name::Other),
+            ("x-forwarded-past", Name::XForwarded),
+            ("X-Forwarded-Prefix", Name::XForwarded),
+            ("x-forwarded-", Name::Other),
+            ("x-backwarded-for", Name::Other),
             ("hosts", Name::Other),
             ("hest", Name::Other),
             ("", Name::Other),

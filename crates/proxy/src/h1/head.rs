@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::bytes::{can_begin, first_colon, first_control, is_field_value, is_token, token_len, trim};
 use super::field::Name;
 
-/// Longest first line, with its end.
+/// Longest first line, without its end.
 pub(crate) const LINE_BYTES_MAX: usize = 8 << 10;
 /// Longest head without its first line, and longest trailer section.
 pub(crate) const FIELDS_BYTES_MAX: usize = 64 << 10;
@@ -33,10 +33,6 @@ impl Span {
 
     pub(crate) fn of(self, buffer: &[u8]) -> &[u8] {
         &buffer[self.start as usize..self.end as usize]
-    }
-
-    pub(crate) fn is_empty(self) -> bool {
-        self.start == self.end
     }
 
     pub(crate) fn start(self) -> usize {
@@ -153,7 +149,7 @@ impl Head {
             let end = self.scanned + offset;
             let start = self.line_start;
             (self.scanned, self.line_start) = (end + 1, end + 1);
-            if !self.has_line && end + 1 - start > LINE_BYTES_MAX {
+            if !self.has_line && end + 1 - start > LINE_BYTES_MAX + 2 {
                 return Err(HeadError::LineTooLong);
             }
             if self.has_line {
@@ -179,7 +175,7 @@ impl Head {
             if buffer.get(self.line_start).is_some_and(odd) {
                 return Err(HeadError::Malformed(Defect::Beginning));
             }
-            let long = buffer.len() - self.line_start > LINE_BYTES_MAX;
+            let long = buffer.len() - self.line_start > LINE_BYTES_MAX + 2;
             return if long { Err(HeadError::LineTooLong) } else { Ok(Progress::Partial) };
         }
         self.within_limits(buffer.len())?;
@@ -379,10 +375,15 @@ mod tests {
     #[test]
     fn heads_have_limits() {
         let line = format!("GET /{} HTTP/1.1\r\n", "a".repeat(LINE_BYTES_MAX));
-        let endless = "a".repeat(LINE_BYTES_MAX + 1);
+        let endless = "a".repeat(LINE_BYTES_MAX + 3);
         for text in [line, endless] {
             assert_eq!(read(&[text.as_bytes()], Side::Request), Some(Err(HeadError::LineTooLong)));
         }
+        let blanks = "GET / HTTP/1.1".len();
+        let longest = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(LINE_BYTES_MAX - blanks));
+        assert!(read(&[longest.as_bytes()], Side::Request).unwrap().is_ok());
+        let longer = longest.replace(" HTTP", "a HTTP");
+        assert_eq!(read(&[longer.as_bytes()], Side::Request), Some(Err(HeadError::LineTooLong)));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(FIELDS_MAX + 1));
         let long = format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(FIELDS_BYTES_MAX));
         for text in [many, long] {

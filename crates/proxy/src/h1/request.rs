@@ -5,6 +5,9 @@ use super::field::Name;
 use super::framing::{self, Framing, FramingError};
 use super::head::{Head, Span};
 
+/// No request passes through more proxies.
+const FORWARDS_MAX: u64 = 999_999_999_999_999_999;
+
 /// The methods that mean something here; their names are case-sensitive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
@@ -210,7 +213,11 @@ impl Request {
                 }
                 Name::Te => self.takes_trailers |= list(value).any(|te| te.eq_ignore_ascii_case(b"trailers")),
                 Name::MaxForwards if matches!(self.method, Method::Trace | Method::Options) => {
-                    self.max_forwards = decimal(value);
+                    // Of several the least; what is beyond our numbers is as good as our greatest (RFC 9110 section 7.6.2).
+                    let number =
+                        value.iter().all(u8::is_ascii_digit).then(|| decimal(value).unwrap_or(FORWARDS_MAX));
+                    self.max_forwards =
+                        [self.max_forwards, number.filter(|_| !value.is_empty())].into_iter().flatten().min();
                 }
                 Name::IdempotencyKey => self.has_idempotency_key = true,
                 _ => {}
@@ -219,14 +226,16 @@ impl Request {
         self.names_fields = options.names_fields;
         self.keep_alive = if self.minor == 1 { !options.close } else { options.keep_alive && !options.close };
         let may_switch = self.minor == 1 && options.upgrade && !self.has_body();
-        self.upgrade = upgrade.flatten().filter(|span| may_switch && !switches_to_h2c(span.of(buffer)));
+        self.upgrade =
+            upgrade.flatten().filter(|span| may_switch && protocols(span.of(buffer)).next().is_some());
         Ok(())
     }
 }
 
-/// Cleartext HTTP/2 is not passed on: inside such a tunnel requests would go around every check made here.
-fn switches_to_h2c(protocols: &[u8]) -> bool {
-    list(protocols).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
+/// The protocols that a client may switch to, of those that it asks for. Cleartext HTTP/2 is none of them: inside such a tunnel
+/// requests would go around every check made here.
+pub(crate) fn protocols(upgrade: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list(upgrade).filter(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
 /// What `Connection` says (RFC 9110 section 7.6.1).
@@ -391,7 +400,8 @@ mod tests {
             ("1.1", "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n", true),
             ("1.0", "Connection: Upgrade\r\nUpgrade: websocket\r\n", false),
             ("1.1", "Upgrade: websocket\r\n", false),
-            ("1.1", "Connection: upgrade\r\nUpgrade: websocket, h2c\r\n", false),
+            ("1.1", "Connection: upgrade\r\nUpgrade: websocket, h2c\r\n", true),
+            ("1.1", "Connection: upgrade\r\nUpgrade: H2C\r\n", false),
             ("1.1", "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n", false),
         ] {
             with(&format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n"), |request, _| {

@@ -11,6 +11,8 @@ use super::request::{Method, Options};
 pub(crate) struct Response {
     /// 100 to 599.
     pub(crate) status: u16,
+    /// 0 or 1: of HTTP/1.0 or 1.1.
+    pub(crate) minor: u8,
     pub(crate) reason: Span,
     pub(crate) framing: Framing,
     /// The length that a response to HEAD, or a 304, would have had.
@@ -88,6 +90,7 @@ impl Response {
         }
         let mut response = Response {
             status,
+            minor,
             reason,
             framing: Framing::Length(0),
             length_of_absent_body: None,

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use ringmaster_core::quantity::{Memory, Span};
-use ringmaster_core::spec::{ClientLimits, Network};
+use ringmaster_core::spec::{ClientLimits, HashOn, Network};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 use crate::origin::Origin;
-use crate::world::{World, replica, service, within};
+use crate::world::{World, hashing, replica, service, within};
 
 /// Says what it got of a request: its head, or the length of its body.
 async fn echo() -> Origin {
@@ -208,6 +208,9 @@ async fn a_body_may_be_so_long_however_it_is_framed() {
         assert_eq!(origin.counts().requests, served.requests, "{name}");
     }
     assert_eq!(world.metric(r#"refusals_total{service="web",reason="body_too_large"}"#), Some(4));
+    let mut client = world.client().await;
+    client.send(format!("{chunked}fffffff\r\nabc")).await;
+    assert_eq!(client.answer().await.status, 413, "a chunk that is announced need not come");
     world.stop().await;
 }
 
@@ -260,6 +263,49 @@ async fn a_client_address_has_so_many_connections() {
         }
     })
     .await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_proxy_brings_many_clients_which_are_told_apart() {
+    let (first, second) = (echo().await, echo().await);
+    let web = hashing(HashOn::ClientIp, &[first.address, second.address]);
+    let mut world = World::start_with(|config| config.workers = 1, [web]).await;
+    let counts = || (first.counts().requests, second.counts().requests);
+    let mut client = world.client().await;
+    for last in 1..=20 {
+        client.get("/", &format!("X-Forwarded-For: 1.1.1.{last}\r\n")).await;
+    }
+    assert!(matches!(counts(), (20, 0) | (0, 20)), "a stranger is one client: {:?}", counts());
+    world
+        .change(|snapshot| {
+            snapshot.front.trusted_proxies = serde_json::from_str(r#"["127.0.0.0/8"]"#).unwrap();
+            snapshot.front.limits.connections_per_client = Some(1);
+        })
+        .await;
+    let mut clients = [world.client().await, world.client().await, world.client().await];
+    for client in &mut clients {
+        for last in 1..=20 {
+            let seen = client.get("/", &format!("X-Forwarded-For: 6.6.6.6, 1.1.1.{last}\r\n")).await;
+            assert!(seen.text().contains(&format!("X-Real-IP: 1.1.1.{last}\r\n")), "{}", seen.text());
+        }
+    }
+    let (first, second) = counts();
+    assert!(first + second == 80 && first.min(second) >= 15, "{first}, {second}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_too_long_is_refused_without_a_body_where_there_is_none() {
+    let origin = echo().await;
+    let world = world_with(&origin, |_| {}).await;
+    for (method, has_body) in [("GET", true), ("HEAD", false)] {
+        let mut client = world.client().await;
+        client.send(format!("{method} /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9_000))).await;
+        let answer = client.answer_to(method).await.unwrap();
+        assert_eq!((answer.status, answer.body.is_empty()), (414, !has_body), "{method}");
+        assert!(client.is_closed().await, "{method}");
+    }
     world.stop().await;
 }
 

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
+use ringmaster_core::quantity::Span;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::origin::Origin;
 use crate::world::{World, service, within};
@@ -213,10 +215,98 @@ async fn a_response_that_breaks_off_is_cut_off_for_the_client_too() {
     let world = world(&origin).await;
     let mut client = world.client().await;
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert_eq!(client.answer_to("GET").await, None);
+    assert_eq!(client.head().await.unwrap().0, 200);
+    assert_eq!(client.take(4).await.unwrap(), b"half", "what has come may be of use");
+    assert!(client.is_closed().await);
     assert_eq!(origin.counts().requests, 1);
     let truncated = r#"upstream_errors_total{service="web",server="0",reason="truncated"}"#;
     assert_eq!(world.metric(truncated), Some(1));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_stops_coming_is_given_up_where_its_length_is_known() {
+    let origin = Origin::script(|mut conn| async move {
+        while let Some(request) = conn.request().await {
+            match request.line() {
+                line if line.contains("/short") => {
+                    conn.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await
+                }
+                line if line.contains("/long") => {
+                    conn.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nhalf").await
+                }
+                _ => {
+                    conn.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
+                    tokio::time::sleep(3 * PAUSE).await;
+                    conn.write("5\r\n done\r\n0\r\n\r\n").await;
+                }
+            }
+        }
+    })
+    .await;
+    const PAUSE: Duration = Duration::from_millis(300);
+    let mut web = service("web", 1, &[(0, 0, origin.address)]);
+    web.resilience.response_timeout = Span::from_millis(300);
+    let world = World::start([web]).await;
+    for path in ["/short", "/long"] {
+        let mut client = world.client().await;
+        let began = Instant::now();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        assert_eq!(client.head().await.unwrap().0, 200, "{path}");
+        assert_eq!(client.take(4).await.unwrap(), b"half", "{path}");
+        assert!(client.is_closed().await, "{path}");
+        assert!(began.elapsed() >= PAUSE, "{path}");
+    }
+    let stream = world.client().await.get("/stream", "").await;
+    assert_eq!(stream.text(), "half done", "who knows when the next piece comes");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_the_head_alone_does_not_wait_for_a_short_body() {
+    for status in [413, 200] {
+        let origin = Origin::script(move |mut conn| async move {
+            if conn.head().await.is_some() {
+                conn.write(format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nno")).await;
+                conn.until(b"never").await;
+            }
+        })
+        .await;
+        let world = world(&origin).await;
+        let mut client = world.client().await;
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello").await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text()), (status, "no"));
+        assert_eq!(answer.headers["connection"], "close", "nobody knows whether the rest will come");
+        assert!(client.is_closed().await);
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_body_that_comes_slowly_is_sent_as_it_comes_and_once() {
+    let (sender, mut begun) = mpsc::unbounded_channel();
+    let origin = Origin::script(move |mut conn| {
+        let sender = sender.clone();
+        async move {
+            conn.head().await;
+            conn.until(b"hello").await;
+            sender.send(()).unwrap();
+            conn.until(b"world").await;
+            conn.ok("helloworld").await;
+            conn.request().await;
+            conn.ok("next").await;
+        }
+    })
+    .await;
+    let world = world(&origin).await;
+    let mut client = world.client().await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello").await;
+    within(begun.recv()).await.unwrap();
+    client.send("worldGET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.answer().await.text(), "helloworld");
+    assert_eq!(client.answer().await.text(), "next", "where the next one begins is known");
+    assert_eq!(origin.counts().connections, 1);
     world.stop().await;
 }
 
