@@ -490,22 +490,27 @@ pub(crate) async fn unless_gone<T>(
     relaying: impl Future<Output = T>,
 ) -> Option<T> {
     let mut relaying = pin!(relaying);
-    let mut leaving = pin!(async {
-        match client.peek(&mut [0]).await {
-            Ok(0) => loop {
-                let before = moved.get();
-                sleep(HALF_CLOSED_MAX).await;
-                if moved.get() == before {
-                    return;
-                }
-            },
-            Ok(_) => std::future::pending().await,
-            Err(_) => {}
-        }
-    });
+    let mut leaving = pin!(leaving(client, moved));
     poll_fn(|cx| match relaying.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending => leaving.as_mut().poll(cx).map(|()| None),
     })
     .await
+}
+
+/// Resolves when a client, who has nothing more to send for this request, is gone; `moved` tells how much it has got.
+pub(crate) async fn leaving(client: &mut ReadHalf<'_>, moved: &Cell<u64>) {
+    match client.peek(&mut [0]).await {
+        // It may only have closed its side for writing.
+        Ok(0) => loop {
+            let before = moved.get();
+            sleep(HALF_CLOSED_MAX).await;
+            if moved.get() == before {
+                return;
+            }
+        },
+        // The next request is there already.
+        Ok(_) => std::future::pending().await,
+        Err(_) => {}
+    }
 }

@@ -49,7 +49,7 @@ impl Added {
 /// How long nothing of a response may move.
 pub(crate) fn patience(front: &Front, service: &Service) -> Patience {
     let pause = service.spec.resilience.response_timeout.0;
-    Patience { stall: front.limits.stall_timeout.0, pause }
+    Patience { stall: front.limits.stall_timeout.0, pause: Some(pause) }
 }
 
 /// How a response's body is delimited for this client, and what its connection does afterwards.
@@ -266,8 +266,11 @@ impl Passage<'_> {
                 service.stats.refuse(Refusal::InvalidResponse);
                 self.refuse_at(&Refusal::InvalidResponse.answer(), Some(end)).await
             }
-            Some(Err(RelayError::Client(error))) => self.gave_up(&error),
-            None => After::Close,
+            Some(Err(RelayError::Client(error))) => {
+                self.gave_up(&error);
+                after_truncation(outgoing)
+            }
+            None => after_truncation(outgoing),
         }
     }
 

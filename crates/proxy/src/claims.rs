@@ -11,20 +11,21 @@ use crate::h1::bytes::{list, trim};
 use crate::h1::field::Name;
 use crate::h1::head::Head;
 
-/// The client that a trusted `peer` asks for, by `X-Forwarded-For`, or without one by `X-Real-IP`; the peer itself if it
-/// names nobody.
+/// The client that a trusted `peer` asks for, by `X-Forwarded-For`, or if that names nobody by `X-Real-IP`; the peer itself if
+/// neither does.
 pub(crate) fn client(peer: IpAddr, trusted: &[Network], head: &Head, buffer: &[u8]) -> IpAddr {
-    let named = if head.has(Name::XForwardedFor) { Name::XForwardedFor } else { Name::XRealIp };
-    let hops: Vec<&[u8]> = head.of(named).flat_map(|value| list(value.of(buffer))).collect();
-    let mut client = peer;
-    for hop in hops.into_iter().rev() {
-        let Some(address) = address(hop) else { break };
-        client = address;
-        if !is_trusted(address, trusted) {
-            break;
+    let named_by = |kind| {
+        let hops: Vec<&[u8]> = head.of(kind).flat_map(|value| list(value.of(buffer))).collect();
+        let mut client = None;
+        for address in hops.into_iter().rev().map_while(address) {
+            client = Some(address);
+            if !is_trusted(address, trusted) {
+                break;
+            }
         }
-    }
-    client
+        client
+    };
+    named_by(Name::XForwardedFor).or_else(|| named_by(Name::XRealIp)).unwrap_or(peer)
 }
 
 /// Whether an address is one of a trusted proxy.
@@ -64,6 +65,7 @@ mod tests {
             ("X-Forwarded-For: 10.0.0.3, 10.0.0.2\r\n", "10.0.0.3"),
             ("X-Forwarded-For: 6.6.6.6, unknown, 10.0.0.2\r\n", "10.0.0.2"),
             ("X-Forwarded-For: \r\n", "10.0.0.1"),
+            ("X-Forwarded-For: \r\nX-Real-IP: 1.1.1.1\r\n", "1.1.1.1"),
             ("X-Forwarded-For: 1.1.1.1:443\r\n", "1.1.1.1"),
             ("X-Forwarded-For: 2001:db9::1, [2001:db8::1]:80\r\n", "2001:db9::1"),
             ("X-Forwarded-For: [2001:db9::1]\r\n", "2001:db9::1"),

@@ -26,12 +26,13 @@ use crate::io::{Buffer, read_more};
 use crate::key::{Asked, Key};
 use crate::routing::Service;
 use crate::stream::{self, Sending};
-use crate::upload::{KEPT_BYTES_MAX, Pace};
+use crate::upload::KEPT_BYTES_MAX;
 use crate::worker::Worker;
 
-/// How long a short body is waited for as a whole, to be sent with its head and, should that fail, again. All of what a
-/// client sends without holding back comes within a few round trips.
-const GATHERED_AT_MOST: Duration = Duration::from_millis(100);
+/// How long the next piece of a short body is waited for, and all of it, to be sent with its head and, should that fail, again:
+/// what a client does not hold back comes piece after piece.
+const NEXT_PIECE: Duration = Duration::from_millis(100);
+const GATHERED_AT_MOST: Duration = Duration::from_secs(1);
 
 /// A request on its way.
 pub(crate) struct Passage<'a> {
@@ -250,23 +251,26 @@ impl Passage<'_> {
             Framing::Length(_) => true,
             Framing::Chunked | Framing::Close => false,
         };
+        let most = self.front.limits.max_body.map_or(u64::MAX, |most| most.bytes);
         let mut received = 0;
-        let mut pace = Pace::new(&self.front.limits);
         let (Client { timer, stream, .. }, buffer) = (&mut *self.client, &mut *self.buffer);
-        let mut until = None;
+        let mut began = None;
         loop {
             match body.next(buffer).map_err(|_| Refusal::ClientBodyBroken)? {
                 Piece::Data(range) => {
                     received += range.len() as u64;
-                    if !pace.receive(range.len()) {
+                    if received > most {
                         return Err(Refusal::BodyTooLarge);
                     }
                     let data = &buffer[range];
                     if waits_for_it { wire.extend_from_slice(data) } else { emit::chunk(wire, data) }
                 }
+                // What is announced to be too much need not come to be refused.
+                Piece::More if body.announced() > most - received => return Err(Refusal::BodyTooLarge),
                 Piece::More if !waits_for_it => return Ok(None),
                 Piece::More => {
-                    let until = *until.get_or_insert_with(|| Instant::now() + GATHERED_AT_MOST);
+                    let now = Instant::now();
+                    let until = (now + NEXT_PIECE).min(*began.get_or_insert(now) + GATHERED_AT_MOST);
                     match timer.until(until, read_more(stream, buffer)).await {
                         Some(Ok(count)) if count > 0 => {}
                         Some(_) => return Err(Refusal::ClientBodyBroken),

@@ -51,6 +51,8 @@ pub struct Message {
     pub what: String,
     /// Of a request: path and query as they go on; empty of a response.
     pub target: String,
+    /// The same as it was sent.
+    pub whole_target: String,
     /// Of its version, as it was said.
     pub minor: u8,
     /// Names and values, without the blanks around them.
@@ -87,6 +89,7 @@ fn request(bytes: &[u8]) -> Option<(Message, usize)> {
     let message = Message {
         what: text(request.method_name.of(bytes)),
         target: text(request.target.of(bytes)),
+        whole_target: text(head.line.of(bytes).split(|&byte| byte == b' ').nth(1).unwrap_or_default()),
         minor: digit(head.line.of(bytes).last()),
         fields: fields(&head, bytes),
         body,
@@ -107,6 +110,7 @@ pub fn response(bytes: &[u8], to_head: bool) -> Option<Message> {
     Some(Message {
         what: response.status.to_string(),
         target: String::new(),
+        whole_target: String::new(),
         minor: digit(head.line.of(bytes).get(7)),
         fields: fields(&head, bytes),
         body,

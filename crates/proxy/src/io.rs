@@ -172,14 +172,15 @@ pub(crate) async fn write_both(
     Ok(())
 }
 
-/// Waits at most so long; none if it takes longer. Who does not have to wait needs no timer.
+/// Waits at most so long, if there is a limit; none if it takes longer. Who does not have to wait needs no timer.
 ///
 /// Cancel-safe as `future` is.
-pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+pub(crate) async fn within<F: Future>(limit: Option<Duration>, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    match poll!(future.as_mut()) {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => timeout(limit, future).await.ok(),
+    match (poll!(future.as_mut()), limit) {
+        (Poll::Ready(output), _) => Some(output),
+        (Poll::Pending, Some(limit)) => timeout(limit, future).await.ok(),
+        (Poll::Pending, None) => Some(future.await),
     }
 }
 

@@ -59,9 +59,9 @@ pub(crate) struct Outgoing {
 pub(crate) struct Patience {
     /// A client that takes nothing for this long is given up.
     pub(crate) stall: Duration,
-    /// An endpoint that sends nothing of a body whose length it told for this long does not send the rest. Of a body without a
-    /// length nobody can tell: it may be a stream of what happens rarely.
-    pub(crate) pause: Duration,
+    /// An endpoint that sends nothing of a body whose length it told for this long does not send the rest; none if it may be
+    /// waiting for the client. Of a body without a length nobody can tell: it may be a stream of what happens rarely.
+    pub(crate) pause: Option<Duration>,
 }
 
 /// Passes on a body whose first bytes may stand in `buffer` behind their head. `out` holds what is to be written before
@@ -83,7 +83,13 @@ pub(crate) async fn relay(
     let mut written = false;
     let Way { source, sink, pipes } = way;
     loop {
-        match body.next(buffer).map_err(|_| RelayError::Truncated { written })? {
+        let Ok(piece) = body.next(buffer) else {
+            if written {
+                write(sink, out, &[], stall).await?;
+            }
+            return Err(RelayError::Truncated { written });
+        };
+        match piece {
             Piece::Data(range) => {
                 let data = &buffer[range];
                 relayed.set(relayed.get() + data.len() as u64);
@@ -113,10 +119,7 @@ pub(crate) async fn relay(
                     continue;
                 }
                 let reading = read_more(source, buffer);
-                let read = match body.left() {
-                    Some(_) => within(pause, reading).await,
-                    None => Some(reading.await),
-                };
+                let read = within(pause.filter(|_| body.left().is_some()), reading).await;
                 let Some(Ok(count)) = read else { return Err(RelayError::Truncated { written }) };
                 if count == 0 && !body.ends_with_connection() {
                     return Err(RelayError::Truncated { written });
@@ -146,7 +149,7 @@ pub(crate) async fn write(
     if out.is_empty() && data.is_empty() {
         return Ok(());
     }
-    let written = within(stall, write_both(sink, out, data)).await;
+    let written = within(Some(stall), write_both(sink, out, data)).await;
     let written = written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
     out.clear();
     written

@@ -56,7 +56,7 @@ impl Pipes {
             relayed.set(relayed.get() + filled as u64);
             while filled > 0 {
                 let emptied = sink.async_io(Interest::WRITABLE, || transfer(&pipe.read, sink, filled));
-                let emptied = within(patience.stall, emptied).await;
+                let emptied = within(Some(patience.stall), emptied).await;
                 let emptied = emptied.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
                 let emptied = emptied.map_err(RelayError::Client)?;
                 if emptied == 0 {

@@ -6,14 +6,14 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 
 use crate::assignment;
-use crate::attempt::{INTERIM_MAX, Job, forget_head, reserve_or_wait};
+use crate::attempt::{INTERIM_MAX, Job, forget_head, leaving, reserve_or_wait};
 use crate::back::{Added, after_truncation, outgoing, patience, write_head, write_interim};
 use crate::client::After;
 use crate::error::Refusal;
@@ -162,6 +162,7 @@ struct Try<'a> {
 enum Event {
     Head(Result<Response, HeadFailure>),
     Uploaded(Result<(), UploadError>),
+    ClientIsGone,
     Time,
 }
 
@@ -173,27 +174,39 @@ struct Ends<'e, 's> {
     out: &'e mut Out,
 }
 
-/// A body on its way up, and how that ended.
+/// A body on its way up, and behind its end the look whether the client is still there.
 struct Uploading<'u, F> {
+    /// Resolves when the client is gone.
     future: Pin<&'u mut F>,
-    ended: Option<Result<(), UploadError>>,
+    ended: &'u Cell<Option<Result<(), UploadError>>>,
+    is_gone: bool,
 }
 
-impl<F: Future<Output = Result<(), UploadError>>> Uploading<'_, F> {
-    /// Goes on, unless it has ended.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
-        if self.ended.is_some() {
+/// What happens to an upload.
+enum Turn {
+    Ended(Result<(), UploadError>),
+    ClientIsGone,
+}
+
+impl<F: Future<Output = ()>> Uploading<'_, F> {
+    /// Goes on; tells each turn once.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        if self.is_gone {
             return Poll::Pending;
         }
-        let result = ready!(self.future.as_mut().poll(cx));
-        self.ended = Some(result);
-        Poll::Ready(result)
+        let had_ended = self.ended.get().is_some();
+        self.is_gone = self.future.as_mut().poll(cx).is_ready();
+        match self.ended.get() {
+            _ if self.is_gone => Poll::Ready(Turn::ClientIsGone),
+            Some(result) if !had_ended => Poll::Ready(Turn::Ended(result)),
+            _ => Poll::Pending,
+        }
     }
 
     /// The client is at fault, so nothing that is still to come can be for it.
     fn is_clients_fault(&self) -> bool {
         use UploadError::{Broken, Stalled, TooLarge};
-        matches!(self.ended, Some(Err(Broken | Stalled | TooLarge)))
+        self.is_gone || matches!(self.ended.get(), Some(Err(Broken | Stalled | TooLarge)))
     }
 }
 
@@ -211,14 +224,22 @@ impl Try<'_> {
             self.sending.of_assignment.then(|| String::from_utf8_lossy(request.path(buffer)).into_owned());
         let (mut reply, mut out) = (worker.buffers.take(), worker.buffers.out());
         let reused = connection.is_reused();
-        let relayed = Cell::new(0);
+        let (relayed, ended) = (Cell::new(0), Cell::new(None));
         let (result, keep_alive, (outgoing, persistence), uploaded) = {
             let Ok(stream) = client.stream.registered() else { return Outcome::Done(After::Close) };
             let (mut from_client, mut to_client) = stream.split();
             let (mut from_upstream, mut to_upstream) = connection.stream.split();
-            let future =
-                pin!(upload.run(self.sending.head, &mut from_client, buffer, &mut to_upstream, self.signs));
-            let mut uploading = Uploading { future, ended: None };
+            let future = pin!(async {
+                let sent =
+                    upload.run(self.sending.head, &mut from_client, buffer, &mut to_upstream, self.signs);
+                let result = sent.await;
+                ended.set(Some(result));
+                match result {
+                    Ok(()) => leaving(&mut from_client, &relayed).await,
+                    Err(_) => std::future::pending().await,
+                }
+            });
+            let mut uploading = Uploading { future, ended: &ended, is_gone: false };
             let mut ends = Ends {
                 to_client: &mut to_client,
                 from_upstream: &mut from_upstream,
@@ -236,8 +257,11 @@ impl Try<'_> {
             }
             // An answer before the end of the body is the end of the connection, and says so: what may still come of the body
             // is in its way (RFC 9110 section 10.1.1).
-            let may_stay = uploading.ended == Some(Ok(()));
-            let to = outgoing(worker, request, &response, patience(front, self.service), may_stay);
+            let may_stay = ended.get() == Some(Ok(()));
+            let mut patience = patience(front, self.service);
+            // Until the body has ended the endpoint may be waiting for it.
+            patience.pause = patience.pause.filter(|_| may_stay);
+            let to = outgoing(worker, request, &response, patience, may_stay);
             let message = (&response, &*ends.reply);
             write_head(worker, exchange, ends.out, self.service, &endpoint, message, self.sending.added, to);
             if response.is_event_stream(&ends.reply.head, ends.reply) {
@@ -248,7 +272,7 @@ impl Try<'_> {
             let way = Way { source: ends.from_upstream, sink: ends.to_client, pipes: &worker.pipes };
             let relaying = relay(way, ends.reply, &mut body, ends.out, to.0, &relayed, &mut in_flight);
             let result = beside(relaying, &mut uploading).await;
-            (result, response.keep_alive, to, uploading.ended)
+            (result, response.keep_alive, to, ended.get())
         };
         exchange.sent(relayed.get());
         let next = upload.end().filter(|_| uploaded == Some(Ok(())));
@@ -259,18 +283,22 @@ impl Try<'_> {
                 }
                 Outcome::Done(match next {
                     Some(next) if persistence != Persistence::Closes => After::Next(next),
-                    Some(_) => After::Close,
-                    None => After::Linger,
+                    Some(_) if !request.keep_alive => After::Close,
+                    // It may still be sending, and is to read its answer.
+                    _ => After::Linger,
                 })
             }
             Some(Err(RelayError::Truncated { written })) => {
                 endpoint.truncated();
                 match written {
-                    true => Outcome::Done(after_truncation(outgoing)),
+                    true => Outcome::Done(match after_truncation(outgoing) {
+                        After::Close if next.is_none() => After::Linger,
+                        after => after,
+                    }),
                     false => Outcome::Refused(Refusal::InvalidResponse.into()),
                 }
             }
-            Some(Err(RelayError::Client(_))) | None => Outcome::Done(After::Close),
+            Some(Err(RelayError::Client(_))) | None => Outcome::Done(after_truncation(outgoing)),
         }
     }
 
@@ -280,7 +308,7 @@ impl Try<'_> {
         ends: &mut Ends<'_, '_>,
         request: &Request,
         (endpoint, reused): (&Rc<Endpoint>, bool),
-        uploading: &mut Uploading<'_, impl Future<Output = Result<(), UploadError>>>,
+        uploading: &mut Uploading<'_, impl Future<Output = ()>>,
     ) -> Result<Response, Outcome> {
         let mut interim = 0;
         let mut go_on_at = (!self.signs.may_send.get()).then(|| Instant::now() + CONTINUE_WAIT);
@@ -312,15 +340,15 @@ impl Try<'_> {
                 }
                 Event::Uploaded(Ok(()) | Err(UploadError::Refused)) => {}
                 Event::Uploaded(Err(error)) => return Err(client_failed(endpoint, error)),
+                Event::ClientIsGone => return Err(Outcome::Done(After::Close)),
                 Event::Time if go_on_at.take().is_some() => {
                     self.signs.may_send.set(true);
                     let written = write_both(ends.to_client, CONTINUE, &[]).await;
                     written.map_err(|_| Outcome::Done(After::Close))?;
                 }
                 Event::Time if Instant::now() < self.signs.moved.get() + self.response => {}
-                Event::Time if self.signs.starved.get() => {
-                    return Err(client_failed(endpoint, UploadError::Stalled));
-                }
+                // The client has a patience of its own to try.
+                Event::Time if self.signs.starved.get() => self.signs.moved.set(Instant::now()),
                 Event::Time => {
                     endpoint.fail(FailureKind::ResponseTimeout, false);
                     return Err(Outcome::Refused(Refusal::ResponseTimeout.into()));
@@ -334,7 +362,7 @@ impl Try<'_> {
 async fn next(
     ends: &mut Ends<'_, '_>,
     method: Method,
-    uploading: &mut Uploading<'_, impl Future<Output = Result<(), UploadError>>>,
+    uploading: &mut Uploading<'_, impl Future<Output = ()>>,
     until: Instant,
 ) -> Event {
     let mut reading = pin!(read_head(ends.from_upstream, ends.reply, method));
@@ -343,8 +371,10 @@ async fn next(
         if let Poll::Ready(head) = reading.as_mut().poll(cx) {
             return Poll::Ready(Event::Head(head));
         }
-        if let Poll::Ready(result) = uploading.poll(cx) {
-            return Poll::Ready(Event::Uploaded(result));
+        match uploading.poll(cx) {
+            Poll::Ready(Turn::Ended(result)) => return Poll::Ready(Event::Uploaded(result)),
+            Poll::Ready(Turn::ClientIsGone) => return Poll::Ready(Event::ClientIsGone),
+            Poll::Pending => {}
         }
         time.as_mut().poll(cx).map(|()| Event::Time)
     })
@@ -354,7 +384,7 @@ async fn next(
 /// Relays a response while the body still goes up; none if that shows that the client is at fault.
 async fn beside<T>(
     relaying: impl Future<Output = T>,
-    uploading: &mut Uploading<'_, impl Future<Output = Result<(), UploadError>>>,
+    uploading: &mut Uploading<'_, impl Future<Output = ()>>,
 ) -> Option<T> {
     let mut relaying = pin!(relaying);
     poll_fn(|cx| {

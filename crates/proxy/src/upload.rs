@@ -1,4 +1,4 @@
-//! A request's body that is passed on as it comes, with bounded memory: what is too long to be kept, or in chunks.
+//! A request's body that is passed on as it comes, with bounded memory: what is too long to be kept, or comes bit by bit.
 //!
 //! What has been sent is kept as long as it is short, so that it can be sent again.
 

@@ -83,7 +83,7 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     }
     for field in &head.fields {
         match field.kind {
-            Name::Other | Name::Cookie | Name::Date | Name::IdempotencyKey
+            Name::Other | Name::Cookie | Name::Date | Name::IdempotencyKey | Name::XForwarded
                 if request.names_fields && is_named(head, buffer, field) => {}
             Name::Other | Name::Cookie | Name::Date | Name::IdempotencyKey => kept.line(out, field),
             Name::Host => match request.host {
@@ -152,20 +152,22 @@ fn forwarded(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
     let RequestParts { request, head, buffer, forwarding, asker, .. } = *parts;
     let of = |kind| forwarding.trusted.then(|| head.of(kind)).into_iter().flatten();
     let believed = |kind| of(kind).last().map(|span| span.of(buffer));
-    let before = |out: &mut Vec<u8>, kind| {
-        // A quote that is left open would take what is written behind it for its own.
-        let quotes = |value: &[u8]| memchr::memchr_iter(b'"', value).count();
-        let values = of(kind).map(|value| value.of(buffer));
-        for value in values.filter(|value| !value.is_empty() && quotes(value).is_multiple_of(2)) {
-            out.extend_from_slice(value);
-            out.extend_from_slice(b", ");
-        }
-    };
     out.extend_from_slice(b"X-Forwarded-For: ");
-    before(out, Name::XForwardedFor);
+    for value in of(Name::XForwardedFor).map(|value| value.of(buffer)).filter(|value| !value.is_empty()) {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
+    }
     out.extend_from_slice(&forwarding.client);
     out.extend_from_slice(b"\r\nForwarded: ");
-    before(out, Name::Forwarded);
+    for value in of(Name::Forwarded).map(|value| value.of(buffer)).filter(|value| !value.is_empty()) {
+        // A quote that is left open would take what is written behind it for its own.
+        if quotes_are_closed(value) {
+            out.extend_from_slice(value);
+        } else {
+            out.extend_from_slice(&Forwarding::of(asker).element);
+        }
+        out.extend_from_slice(b", ");
+    }
     let host = request.host.map(|host| host.of(buffer));
     out.extend_from_slice(&forwarding.element);
     if let Some(host) = host.filter(|host| !host.is_empty()) {
@@ -182,12 +184,25 @@ fn forwarded(out: &mut Vec<u8>, parts: &RequestParts<'_>) {
         out.extend_from_slice(host);
     }
     out.extend_from_slice(b"\r\nX-Real-IP: ");
-    match believed(Name::XRealIp) {
-        Some(address) => out.extend_from_slice(address),
-        None if forwarding.trusted => out.extend_from_slice(asker.to_string().as_bytes()),
-        None => out.extend_from_slice(&forwarding.client),
+    if forwarding.trusted {
+        out.extend_from_slice(asker.to_string().as_bytes());
+    } else {
+        out.extend_from_slice(&forwarding.client);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether each quoted string in a value ends in it (RFC 9110 section 5.6.4).
+fn quotes_are_closed(value: &[u8]) -> bool {
+    let (mut is_quoted, mut bytes) = (false, value.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => is_quoted = !is_quoted,
+            b'\\' if is_quoted => drop(bytes.next()),
+            _ => {}
+        }
+    }
+    !is_quoted
 }
 
 /// How a response goes on to the client.
@@ -480,15 +495,36 @@ mod tests {
             "X-Forwarded-Port: 1",
             "X-Forwarded-Prefix: /p",
             "Forwarded: for=6.6.6.6, for=10.0.0.7;host=a;proto=http",
-            "X-Real-IP: 6.6.6.6",
+            "X-Real-IP: 9.9.9.9",
         ] {
             assert_eq!(trusted.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line} in {trusted}");
         }
         assert_eq!(trusted.matches("X-Forwarded-For").count(), 1);
-        let unsaid = forward(&text.replace("X-Real-IP: 6.6.6.6\r\n", ""), true);
-        assert!(unsaid.contains("\r\nX-Real-IP: 9.9.9.9\r\n"), "{unsaid}");
-        let open = forward(&text.replace("for=6.6.6.6", "for=\"x"), true);
-        assert!(open.contains("\r\nForwarded: for=10.0.0.7;host=a;proto=http\r\n"), "{open}");
+        assert_eq!(trusted.matches("X-Real-IP").count(), 1);
+    }
+
+    #[test]
+    fn no_stranger_hides_behind_a_quote() {
+        let claim = |name: &str, value: &str| {
+            forward(&format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\n\r\n"), true)
+        };
+        assert!(
+            claim("X-Forwarded-For", "\", 1.1.1.1")
+                .contains("\r\nX-Forwarded-For: \", 1.1.1.1, 10.0.0.7\r\n")
+        );
+        for (value, goes_on) in [
+            ("for=\"x", "for=9.9.9.9"),
+            ("\", for=1.1.1.1", "for=9.9.9.9"),
+            (r#"for="a\""#, "for=9.9.9.9"),
+            (r#"for="a\"b""#, r#"for="a\"b""#),
+            ("for=\"[2001:db8::1]\"", "for=\"[2001:db8::1]\""),
+        ] {
+            let out = claim("Forwarded", value);
+            assert!(
+                out.contains(&format!("\r\nForwarded: {goes_on}, for=10.0.0.7;host=a;proto=http\r\n")),
+                "{out}"
+            );
+        }
     }
 
     #[test]
@@ -526,6 +562,7 @@ mod tests {
         for (fields, left) in [
             ("Max-Forwards: 99999999999999999999999", "999999999999999998"),
             ("Max-Forwards: 5\r\nMax-Forwards: 3", "2"),
+            ("Max-Forwards: 00000000000000000000005", "4"),
             ("Max-Forwards: five", "five"),
         ] {
             let out = forward(&format!("TRACE / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n"), false);

@@ -213,11 +213,8 @@ impl Request {
                 }
                 Name::Te => self.takes_trailers |= list(value).any(|te| te.eq_ignore_ascii_case(b"trailers")),
                 Name::MaxForwards if matches!(self.method, Method::Trace | Method::Options) => {
-                    // Of several the least; what is beyond our numbers is as good as our greatest (RFC 9110 section 7.6.2).
-                    let number =
-                        value.iter().all(u8::is_ascii_digit).then(|| decimal(value).unwrap_or(FORWARDS_MAX));
-                    self.max_forwards =
-                        [self.max_forwards, number.filter(|_| !value.is_empty())].into_iter().flatten().min();
+                    // Of several the least (RFC 9110 section 7.6.2).
+                    self.max_forwards = [self.max_forwards, forwards(value)].into_iter().flatten().min();
                 }
                 Name::IdempotencyKey => self.has_idempotency_key = true,
                 _ => {}
@@ -229,6 +226,15 @@ impl Request {
         self.upgrade =
             upgrade.flatten().filter(|span| may_switch && protocols(span.of(buffer)).next().is_some());
         Ok(())
+    }
+}
+
+/// A number of forwards; what is beyond our numbers is as good as our greatest.
+fn forwards(value: &[u8]) -> Option<u64> {
+    let zeros = value.iter().take_while(|&&digit| digit == b'0').count();
+    match &value[zeros..] {
+        [] => (zeros > 0).then_some(0),
+        digits => digits.iter().all(u8::is_ascii_digit).then(|| decimal(digits).unwrap_or(FORWARDS_MAX)),
     }
 }
 

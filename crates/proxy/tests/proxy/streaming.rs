@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use ringmaster_core::quantity::Span;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::origin::Origin;
-use crate::world::{World, service, within};
+use crate::world::{World, replica, service, within};
 
 const MIB: usize = 1 << 20;
 
@@ -217,7 +217,8 @@ async fn a_response_that_breaks_off_is_cut_off_for_the_client_too() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(client.head().await.unwrap().0, 200);
     assert_eq!(client.take(4).await.unwrap(), b"half", "what has come may be of use");
-    assert!(client.is_closed().await);
+    let end = within(client.stream.read(&mut [0])).await;
+    assert_eq!(end.unwrap(), 0, "it is no reset, which could take back what has come");
     assert_eq!(origin.counts().requests, 1);
     let truncated = r#"upstream_errors_total{service="web",server="0",reason="truncated"}"#;
     assert_eq!(world.metric(truncated), Some(1));
@@ -237,16 +238,16 @@ async fn a_response_that_stops_coming_is_given_up_where_its_length_is_known() {
                 }
                 _ => {
                     conn.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
-                    tokio::time::sleep(3 * PAUSE).await;
+                    tokio::time::sleep(2 * PAUSE).await;
                     conn.write("5\r\n done\r\n0\r\n\r\n").await;
                 }
             }
         }
     })
     .await;
-    const PAUSE: Duration = Duration::from_millis(300);
+    const PAUSE: Duration = Duration::from_millis(800);
     let mut web = service("web", 1, &[(0, 0, origin.address)]);
-    web.resilience.response_timeout = Span::from_millis(300);
+    web.resilience.response_timeout = Span::from_millis(800);
     let world = World::start([web]).await;
     for path in ["/short", "/long"] {
         let mut client = world.client().await;
@@ -307,6 +308,67 @@ async fn a_short_body_that_comes_slowly_is_sent_as_it_comes_and_once() {
     assert_eq!(client.answer().await.text(), "helloworld");
     assert_eq!(client.answer().await.text(), "next", "where the next one begins is known");
     assert_eq!(origin.counts().connections, 1);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_not_blamed_for_a_client_that_takes_its_time() {
+    const PAUSE: Duration = Duration::from_millis(800);
+    // Of these, the first one says how long its answer is and sends it when it has the body.
+    for answers_early in [true, false] {
+        let origin = Origin::script(move |mut conn| async move {
+            conn.head().await;
+            if answers_early {
+                conn.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n").await;
+            }
+            conn.until(b"world").await;
+            conn.write(if answers_early {
+                "done"
+            } else {
+                "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone"
+            })
+            .await;
+            conn.request().await;
+        })
+        .await;
+        let mut web = service("web", 1, &[(0, 0, origin.address)]);
+        web.resilience.response_timeout = Span::from_millis(800);
+        let mut world = World::start([web]).await;
+        let mut client = world.client().await;
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello").await;
+        tokio::time::sleep(2 * PAUSE).await;
+        client.send("world").await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text()), (200, "done"), "{answers_early}");
+        let report = world.endpoint(&replica("web", 0, 0), |report| report.in_flight == 0).await;
+        assert!(!report.ejected && report.failures == 0, "{report:?}");
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_after_a_slow_body_ends_its_request() {
+    let (sender, mut come) = mpsc::unbounded_channel();
+    let origin = Origin::script(move |mut conn| {
+        let sender = sender.clone();
+        async move {
+            for piece in ["hello", "world"] {
+                conn.until(piece.as_bytes()).await;
+                sender.send(()).unwrap();
+            }
+            conn.until(b"what never comes").await;
+        }
+    })
+    .await;
+    let mut world = world(&origin).await;
+    let mut client = world.client().await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello").await;
+    within(come.recv()).await.unwrap();
+    client.send("world").await;
+    within(come.recv()).await.unwrap();
+    world.endpoint(&replica("web", 0, 0), |report| report.in_flight == 1).await;
+    drop(client);
+    world.endpoint(&replica("web", 0, 0), |report| report.in_flight == 0).await;
     world.stop().await;
 }
 
