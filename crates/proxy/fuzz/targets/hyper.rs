@@ -140,7 +140,6 @@ fn read_by_hyper(bytes: &[u8], to_head: bool) -> Option<Message> {
                 what: head.status.as_str().to_owned(),
                 target: String::new(),
                 whole_target: String::new(),
-                whole_target: String::new(),
                 minor: minor(head.version),
                 fields: fields(&head.headers),
                 body,
