@@ -22,7 +22,8 @@ pub struct GatewaySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignment_api: Option<AssignmentApiSpec>,
     /// Addresses and networks of proxies in front of this one. Only what they say about a client in Forwarded,
-    /// X-Forwarded-* and X-Real-IP is believed, and the client that they name is who counts for `clientIp`. Default: none.
+    /// X-Forwarded-* and X-Real-IP goes on, and who they name in X-Forwarded-For, else in X-Real-IP, is the client, for
+    /// `clientIp` too. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<Network>,
     /// What a client may take.
